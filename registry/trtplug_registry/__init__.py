@@ -1,0 +1,1 @@
+from trtplug_registry.errors import TrtplugError as TrtplugError

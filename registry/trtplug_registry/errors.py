@@ -1,0 +1,2 @@
+class TrtplugError(Exception):
+    """Base of every error that trtplug raises on purpose."""

@@ -1,1 +1,133 @@
-from trtplug_registry.errors import TrtplugError as TrtplugError
+"""The contract between trtplug and its plugins. A plugin imports only this package.
+
+Declare converters with `converter` and `converter_table`, their arguments with a `Domain`, graph rewrites with
+`lowering_pass`; return them from the hooks in `trtplug_registry.hookspecs`. Importing this imports no TensorRT.
+"""
+
+from trtplug_registry.context import ConverterContext, NetworkSize, NetworkTensor, Operand
+from trtplug_registry.converter import Converter, Tolerance, converter, converter_table, qualified_name, resolve
+from trtplug_registry.domain import Domain, Restriction
+from trtplug_registry.errors import (
+    DeclarationError,
+    PassOrderError,
+    PluginError,
+    PluginWarning,
+    TrtplugError,
+    UnknownNameError,
+    unknown_name,
+)
+from trtplug_registry.executor import Engine, Executor
+from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
+from trtplug_registry.hookspecs import CONTRACT, hookimpl
+from trtplug_registry.passes import PHASES, LoweringPass, lowering_pass, order_passes
+from trtplug_registry.plugins import Plugin, PluginManager
+from trtplug_registry.registry import Candidate, Capabilities, Explanation, Registry, overloads_named
+from trtplug_registry.relations import (
+    Choose,
+    OutputsUsed,
+    Relation,
+    broadcastable,
+    dims,
+    distinct_axes,
+    index_into,
+    map_tensors,
+    same_dtype,
+    same_shape,
+    tensors_in,
+)
+from trtplug_registry.specs import (
+    ALL,
+    BOOL,
+    FLOATS,
+    INTS,
+    MAX_RANK,
+    NUMBERS,
+    Anything,
+    Axis,
+    ListOf,
+    Negation,
+    Not,
+    Only,
+    Optional,
+    Size,
+    Spec,
+    Static,
+    Tensor,
+)
+from trtplug_registry.support import Reason, ReasonCode, Support, Supported, Unsupported, refuse
+
+__all__ = [
+    "ALL",
+    "BOOL",
+    "CONTRACT",
+    "FLOATS",
+    "INTS",
+    "MAX_RANK",
+    "NUMBERS",
+    "PHASES",
+    "Anything",
+    "Axis",
+    "Call",
+    "Candidate",
+    "Capabilities",
+    "Choose",
+    "Converter",
+    "ConverterContext",
+    "DeclarationError",
+    "Domain",
+    "Engine",
+    "Executor",
+    "Explanation",
+    "ListOf",
+    "LoweringPass",
+    "Negation",
+    "NetworkSize",
+    "NetworkTensor",
+    "Not",
+    "Only",
+    "Operand",
+    "Optional",
+    "OutputsUsed",
+    "PassOrderError",
+    "Plugin",
+    "PluginError",
+    "PluginManager",
+    "PluginWarning",
+    "Reason",
+    "ReasonCode",
+    "Registry",
+    "Relation",
+    "Restriction",
+    "Size",
+    "Spec",
+    "Static",
+    "Support",
+    "Supported",
+    "SymbolicSize",
+    "Tensor",
+    "TensorFacts",
+    "Tolerance",
+    "TrtplugError",
+    "UnknownNameError",
+    "Unsupported",
+    "broadcastable",
+    "converter",
+    "converter_table",
+    "describe_tensor",
+    "describe_value",
+    "dims",
+    "distinct_axes",
+    "hookimpl",
+    "index_into",
+    "lowering_pass",
+    "map_tensors",
+    "order_passes",
+    "overloads_named",
+    "qualified_name",
+    "refuse",
+    "resolve",
+    "same_dtype",
+    "same_shape",
+    "tensors_in",
+    "unknown_name",
+]

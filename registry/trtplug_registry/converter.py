@@ -1,0 +1,215 @@
+"""Converters: frozen values that say which op they take, when, and how it becomes layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch._ops import OpOverload, OpOverloadPacket
+
+from trtplug_registry.domain import Domain
+from trtplug_registry.errors import DeclarationError
+
+Target: TypeAlias = OpOverload | OpOverloadPacket | str
+Convert: TypeAlias = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """How far a result may be from eager's, where rounding alone explains more than the default; `because` says how."""
+
+    relative: float
+    absolute: float
+    because: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Converter:
+    """One way in which an op becomes layers.
+
+    Attributes:
+        target: an overload, a packet (all overloads that share the function's signature), or an op's qualified name
+            such as ``"mylib::op"`` or ``"mylib::op.overload"``, which need not be loaded yet.
+        domain: which calls it takes.
+        function: called with the context, then the schema's arguments by name.
+        dynamic_shapes: whether any input may have symbolic sizes.
+        priority: higher is asked first.
+        needs: names of the TensorRT module that must exist, such as ``"INetworkDefinition.add_attention"``.
+        tolerance: the laws' tolerance, where the default is too tight, by dtype of the result.
+        name: of the function, for messages.
+        plugin: who brought it; set by the registry.
+        built_in: whether it came with trtplug; set by the registry.
+    """
+
+    target: Target
+    domain: Domain
+    function: Convert
+    dynamic_shapes: bool = True
+    priority: int = 0
+    needs: tuple[str, ...] = ()
+    tolerance: Mapping[torch.dtype, Tolerance] = dataclasses.field(default_factory=dict)
+    name: str = ""
+    plugin: str = ""
+    built_in: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.target, str):
+            self.overloads()
+
+    @property
+    def id(self) -> str:
+        """``plugin:target``, for messages and settings."""
+        return f"{self.plugin}:{self.target_name}" if self.plugin else self.target_name
+
+    @property
+    def target_name(self) -> str:
+        return self.target if isinstance(self.target, str) else qualified_name(self.target)
+
+    def overloads(self) -> tuple[OpOverload, ...]:
+        """The overloads that it takes; none while its op library is not loaded.
+
+        Raises:
+            DeclarationError: the function's parameters are not the schema's, or the domain leaves an argument open.
+        """
+        target = resolve(self.target) if isinstance(self.target, str) else self.target
+        if target is None:
+            return ()
+        if isinstance(target, OpOverload):
+            check_signature(self, target)
+            return (target,)
+        candidates = [getattr(target, name) for name in target.overloads()]
+        fitting = tuple(overload for overload in candidates if signature_mismatch(self.function, overload) is None)
+        if not fitting:
+            problems = "; ".join(f"{c.name()}: {signature_mismatch(self.function, c)}" for c in candidates)
+            raise DeclarationError(f"converter {self.name!r} fits no overload of {self.target_name}: {problems}")
+        for overload in fitting:
+            check_signature(self, overload)
+        return fitting
+
+
+def converter(
+    target: Target,
+    domain: Domain,
+    *,
+    dynamic_shapes: bool = True,
+    priority: int = 0,
+    needs: tuple[str, ...] = (),
+    tolerance: Mapping[torch.dtype, Tolerance] | None = None,
+) -> Callable[[Convert], Converter]:
+    """Makes a `Converter` of a function. Registers nothing: return it from ``trtplug_converters()``.
+
+    The function's parameters are ``ctx`` and then exactly the ATen schema's, with its names and defaults, keyword-only
+    where the schema's are; a parameter whose name is a Python keyword takes a trailing underscore.
+
+    Raises:
+        DeclarationError: the parameters or the domain do not match the schema.
+    """
+
+    def make(function: Convert) -> Converter:
+        name = getattr(function, "__name__", repr(function))
+        return Converter(target, domain, function, dynamic_shapes, priority, needs, tolerance or {}, name)
+
+    return make
+
+
+def converter_table(
+    rows: Mapping[Any, Any],
+    domain: Domain,
+    *,
+    dynamic_shapes: bool = True,
+    priority: int = 0,
+    needs: tuple[str, ...] = (),
+    tolerance: Mapping[torch.dtype, Tolerance] | None = None,
+) -> Callable[[Convert], tuple[Converter, ...]]:
+    """Makes one `Converter` per row: a target, and the value that the function takes before ``ctx``.
+
+    For families of ops that differ in one name::
+
+        @converter_table({aten.exp.default: "EXP", aten.log.default: "LOG"}, Domain(self=Tensor(FLOATS)))
+        def unary(op, ctx, self):
+            return ctx.unary(op, self)
+    """
+
+    def make(function: Convert) -> tuple[Converter, ...]:
+        name = getattr(function, "__name__", repr(function))
+        return tuple(
+            Converter(
+                target, domain, functools.partial(function, row), dynamic_shapes, priority, needs, tolerance or {}, name
+            )
+            for target, row in rows.items()
+        )
+
+    return make
+
+
+def qualified_name(target: OpOverload | OpOverloadPacket) -> str:
+    """``aten::add.Tensor``; ``aten::relu`` for a default overload; ``aten::add`` for a packet."""
+    return target.name() if isinstance(target, OpOverload) else str(target._qualified_op_name)
+
+
+def resolve(name: str) -> OpOverload | OpOverloadPacket | None:
+    """The op of a qualified name (``ns::op`` or ``ns::op.overload``; ``ns.op.overload`` too), or None if not loaded.
+
+    ``ns::op`` without an overload means the default one where there is one.
+    """
+    space, _, rest = name.partition("::") if "::" in name else name.partition(".")
+    op, _, overload = rest.partition(".")
+    packet = getattr(getattr(torch.ops, space), op, None) if op else None
+    if not isinstance(packet, OpOverloadPacket):
+        return None
+    if overload:
+        return getattr(packet, overload, None)
+    return getattr(packet, "default", packet)
+
+
+def parameter_name(argument: str) -> str:
+    import keyword
+
+    return f"{argument}_" if keyword.iskeyword(argument) else argument
+
+
+def signature_mismatch(function: Convert, overload: OpOverload) -> str | None:
+    """How the function's parameters (after ``ctx``) differ from the schema's, or None."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    arguments = overload._schema.arguments
+    expected = [parameter_name(argument.name) for argument in arguments]
+    if [parameter.name for parameter in parameters] != expected:
+        return f"its parameters after ctx are {[p.name for p in parameters]}, the schema's are {expected}"
+    for parameter, argument in zip(parameters, arguments, strict=True):
+        if argument.kwarg_only != (parameter.kind is inspect.Parameter.KEYWORD_ONLY):
+            return f"{parameter.name!r} is{'' if argument.kwarg_only else ' not'} keyword-only in the schema"
+        default = argument.default_value if argument.has_default_value() else inspect.Parameter.empty
+        if not _same_default(parameter.default, default):
+            return f"the default of {parameter.name!r} is {_show(parameter.default)}, the schema's is {_show(default)}"
+    return None
+
+
+def check_signature(converter: Converter, overload: OpOverload) -> None:
+    """Raises `DeclarationError` unless function and domain speak of exactly the schema's arguments."""
+    mismatch = signature_mismatch(converter.function, overload)
+    if mismatch is not None:
+        raise DeclarationError(f"converter {converter.name!r} for {overload.name()}: {mismatch}")
+    names = {argument.name for argument in overload._schema.arguments}
+    unknown = sorted(set(converter.domain.arguments) - names)
+    if unknown:
+        raise DeclarationError(f"converter {converter.name!r}: {overload.name()} has no argument {', '.join(unknown)}")
+    for argument in overload._schema.arguments:
+        if argument.name not in converter.domain.arguments and not argument.has_default_value():
+            raise DeclarationError(
+                f"converter {converter.name!r} for {overload.name()}: the domain says nothing of {argument.name!r},"
+                " which has no default"
+            )
+
+
+def _same_default(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
+        return list(ours) == list(theirs)
+    return type(ours) is type(theirs) and bool(ours == theirs)
+
+
+def _show(default: Any) -> str:
+    return "none" if default is inspect.Parameter.empty else repr(default)

@@ -1,0 +1,56 @@
+"""Executors: what runs a finished block."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import torch
+from torch.fx import GraphModule
+
+from trtplug_registry.facts import TensorFacts
+
+
+class Engine(Protocol):
+    """A finished block, as an executor gets it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def inputs(self) -> Sequence[tuple[str, TensorFacts]]:
+        """Names and facts of the inputs, in call order; a dynamic size is -1."""
+
+    @property
+    def outputs(self) -> Sequence[tuple[str, TensorFacts]]: ...
+
+    @property
+    def plan(self) -> bytes | None:
+        """TensorRT's serialized engine, or None where none was built."""
+
+    @property
+    def reference(self) -> GraphModule:
+        """What the finished TensorRT network means, lifted into a graph of Torch calls."""
+
+
+Run: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Executor:
+    """A way to run engines.
+
+    Attributes:
+        name: what the ``executor`` setting calls it.
+        unavailable: why it cannot run here, in words, or None where it can.
+        prepare: makes an engine's run function, from tensors (and ints for size inputs) to a tuple of tensors.
+        priority: ``executor="auto"`` takes the highest that is available.
+        plugin: who brought it; set by the registry.
+    """
+
+    name: str
+    unavailable: Callable[[], str | None]
+    prepare: Callable[[Engine], Run]
+    priority: int = 0
+    plugin: str = ""

@@ -1,0 +1,190 @@
+"""Finding plugins and asking them what they bring, one plugin at a time, so that a bad one costs only itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pluggy
+from torch._ops import OpOverload
+
+from trtplug_registry import hookspecs
+from trtplug_registry.converter import Converter
+from trtplug_registry.errors import PluginError, PluginWarning, TrtplugError, unknown_name
+from trtplug_registry.executor import Executor
+from trtplug_registry.hookspecs import CONTRACT, GROUP
+from trtplug_registry.passes import LoweringPass
+
+DISTRIBUTION = "trtplug"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plugin:
+    """A plugin, and what it brought.
+
+    Attributes:
+        name: of its entry point; unique.
+        distribution, version: of the package that holds it; "" for one registered by hand.
+        built_in: whether it came with trtplug.
+        error: why it is disabled, or "". A disabled plugin brings nothing.
+        seconds: how long it took to import and ask.
+    """
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+    built_in: bool = False
+    converters: tuple[Converter, ...] = ()
+    passes: tuple[LoweringPass, ...] = ()
+    decompositions: Mapping[OpOverload, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+    executors: tuple[Executor, ...] = ()
+    error: str = ""
+    seconds: float = 0.0
+
+
+class _Manager(pluggy.PluginManager):
+    """Takes every function named ``trtplug_*`` for a hook, marked or not, so that a misspelt one is an error."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        options = super().parse_hookimpl_opts(plugin, name)
+        if options is None and name.startswith(f"{GROUP}_") and callable(getattr(plugin, name, None)):
+            return {}
+        return options
+
+
+class PluginManager:
+    """The plugins of one owner: found, loaded, asked. Holds no state outside itself.
+
+    Args:
+        block: names of plugins that are not even imported.
+        strict: raise `PluginError` where a plugin would be disabled with a `PluginWarning`.
+    """
+
+    def __init__(self, *, block: Iterable[str] = (), strict: bool = False) -> None:
+        self.block = frozenset(block)
+        self.strict = strict
+        self._plugins: dict[str, Plugin] = {}
+        self._blocked: set[str] = set()
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """All plugins that are not blocked, disabled ones included, by name."""
+        return tuple(self._plugins[name] for name in sorted(self._plugins))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all plugins there are, blocked ones included."""
+        return frozenset(self._plugins) | self._blocked
+
+    def load_entry_points(self) -> None:
+        """Loads every plugin that an installed distribution names in the entry-point group ``trtplug``.
+
+        Raises:
+            UnknownNameError: `block` names a plugin that does not exist.
+            PluginError: in strict mode, a plugin cannot be loaded.
+        """
+        found = importlib.metadata.entry_points(group=GROUP)
+        for entry in sorted(found, key=lambda entry: (entry.name, entry.dist.name if entry.dist else "")):
+            distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+            self.register(entry.load, entry.name, distribution=distribution, version=version, lazy=True)
+        for name in self.block - self.names:
+            raise unknown_name("plugin", name, self.names)
+
+    def register(
+        self, plugin: Any, name: str, *, distribution: str = "", version: str = "", lazy: bool = False
+    ) -> None:
+        """Adds a plugin: a module or object with hooks, or with ``lazy=True`` a function that returns one.
+
+        A plugin that cannot be loaded, or that declares something invalid, is kept as disabled, with a `PluginWarning`.
+
+        Raises:
+            PluginError: in strict mode.
+        """
+        if name in self.block:
+            self._blocked.add(name)
+            return
+        built_in = distribution == DISTRIBUTION
+        facts: dict[str, Any] = {"name": name, "distribution": distribution, "version": version, "built_in": built_in}
+        start = time.perf_counter()
+        if name in self._plugins:
+            holder = self._plugins[name].distribution or "this program"
+            self._disable(f"{name}@{distribution}", facts, f"its name is taken by the plugin of {holder!r}")
+            return
+        try:
+            loaded = plugin() if lazy else plugin
+            brought = _ask(loaded, name, built_in=built_in)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything at import, SystemExit included
+            self._disable(name, facts, _describe(error), error)
+            return
+        self._plugins[name] = Plugin(**facts, **brought, seconds=time.perf_counter() - start)
+
+    def _disable(self, name: str, facts: dict[str, Any], why: str, cause: BaseException | None = None) -> None:
+        origin = f" of {facts['distribution']} {facts['version']}" if facts["distribution"] else ""
+        message = f"plugin {facts['name']!r}{origin} is disabled: {why}"
+        if self.strict:
+            raise PluginError(message) from cause
+        self._plugins[name] = Plugin(**{**facts, "name": name}, error=why)
+        warnings.warn(message, PluginWarning, stacklevel=4)
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, TrtplugError | pluggy.PluginValidationError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
+    """What one plugin brings, validated and stamped with its name."""
+    contract = getattr(plugin, "trtplug_contract", None)
+    if contract is None:
+        raise PluginError(f"it does not state its contract version; add: trtplug_contract = {CONTRACT}")
+    if contract != CONTRACT:
+        raise PluginError(f"it was written for version {contract!r} of the plugin contract, this is version {CONTRACT}")
+    manager = _Manager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin, name)
+    manager.check_pending()
+    hook = manager.hook
+    stamp = {"plugin": name}
+    converters = _declared(hook.trtplug_converters(), Converter, "trtplug_converters")
+    passes = _declared(hook.trtplug_lowering_passes(), LoweringPass, "trtplug_lowering_passes")
+    executors = _declared(hook.trtplug_executors(), Executor, "trtplug_executors")
+    decompositions: dict[OpOverload, Callable[..., Any]] = {}
+    for mapping in hook.trtplug_decompositions():
+        _check_decompositions(mapping)
+        decompositions |= mapping
+    names = [item.name for item in passes]
+    for twice in sorted({item for item in names if names.count(item) > 1}):
+        raise PluginError(f"it has two lowering passes named {twice!r}")
+    return {
+        "converters": tuple(dataclasses.replace(item, **stamp, built_in=built_in) for item in converters),
+        "passes": tuple(dataclasses.replace(item, **stamp) for item in passes),
+        "executors": tuple(dataclasses.replace(item, **stamp) for item in executors),
+        "decompositions": types.MappingProxyType(decompositions),
+    }
+
+
+def _declared(results: Iterable[Any], kind: type, hook: str) -> list[Any]:
+    """The declared values that a hook returned; tables (tuples of them) are flattened."""
+    found: list[Any] = []
+    for result in results:
+        for item in result:
+            group = item if isinstance(item, tuple | list) else (item,)
+            for value in group:
+                if not isinstance(value, kind):
+                    raise PluginError(f"{hook}() returned {value!r}, which is not a {kind.__name__}")
+                found.append(value)
+    return found
+
+
+def _check_decompositions(mapping: Any) -> None:
+    for op, function in dict(mapping).items():
+        if not isinstance(op, OpOverload) or not callable(function):
+            raise PluginError(f"trtplug_decompositions() maps {op!r} to {function!r}; it maps overloads to functions")

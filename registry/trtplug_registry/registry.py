@@ -1,0 +1,422 @@
+"""The registry: asked about a node, it always answers, and says why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from torch._ops import OpOverload, OpOverloadPacket
+from torch.fx import Node
+
+from trtplug_registry.converter import Converter, check_signature, qualified_name, resolve
+from trtplug_registry.errors import DeclarationError, UnknownNameError, unknown_name
+from trtplug_registry.facts import Opaque, SymbolicSize, describe_node, describe_value
+from trtplug_registry.fingerprint import fingerprint
+from trtplug_registry.passes import LoweringPass, order_passes
+from trtplug_registry.plugins import Plugin
+from trtplug_registry.relations import tensors_in
+from trtplug_registry.specs import seen
+from trtplug_registry.support import Reason, ReasonCode, Support, Supported, Unsupported, refuse
+
+
+class Capabilities(Protocol):
+    """What the TensorRT at hand can do."""
+
+    version: str
+
+    def has(self, name: str) -> bool:
+        """Whether the module has this (dotted) name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A converter that claims an op, and why it does not take this node (None where it does)."""
+
+    converter: Converter
+    reason: Reason | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Everything the registry knows about a node or an op."""
+
+    op: str
+    candidates: tuple[Candidate, ...]
+    support: Support | None
+    decomposes: bool
+
+
+class _Claims:
+    """The converters that claim one overload, in the order in which they are asked."""
+
+    __slots__ = ("conflicts", "converters", "names", "pinned", "uses")
+
+    def __init__(self, overload: OpOverload, converters: Sequence[Converter]) -> None:
+        arguments = overload._schema.arguments
+        self.names = [argument.name for argument in arguments]
+        self.converters = tuple(converters)
+        self.pinned = [
+            {a.name: a.default_value for a in arguments if a.name not in c.domain.arguments} for c in converters
+        ]
+        self.uses = any(c.domain.outputs for c in converters)
+        self.conflicts: dict[Converter, Converter] = {}
+
+    def bind(self, overload: OpOverload, node: Node, describe: Callable[[Any], Any]) -> dict[str, Any]:
+        args, kwargs = node.args, node.kwargs
+        call = {name: describe(value) for name, value in zip(self.names, args, strict=False)}
+        for name, value in kwargs.items():
+            call[name] = describe(value)
+        if len(call) < len(self.names):
+            for argument in overload._schema.arguments:
+                if argument.name not in call:
+                    call[argument.name] = argument.default_value
+        return call
+
+
+class Registry:
+    """Every converter, pass, decomposition and executor of one compilation. Immutable once assembled.
+
+    Args:
+        plugins: what was found, in any order.
+        prefer: names of plugins whose converters come first, in this order.
+        exclude: ops (``"aten::add"`` for all overloads, ``"aten::add.Tensor"`` for one; dots for colons too) and module
+            paths (``"encoder.layer.0"``, with everything under it) that stay in Torch.
+        capabilities: the TensorRT at hand; None means that every name that a converter `needs` is there.
+
+    Raises:
+        UnknownNameError: `prefer` names no plugin.
+        PassOrderError: the passes cannot be ordered.
+    """
+
+    def __init__(
+        self,
+        plugins: Iterable[Plugin],
+        *,
+        prefer: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        capabilities: Capabilities | None = None,
+    ) -> None:
+        self.plugins = tuple(sorted(plugins, key=lambda plugin: plugin.name))
+        names = {plugin.name for plugin in self.plugins}
+        for name in prefer:
+            if name not in names:
+                raise unknown_name("plugin", name, names)
+        self.prefer = tuple(prefer)
+        self.exclude = tuple(exclude)
+        self.capabilities = capabilities
+        self.converters = tuple(sorted((c for p in self.plugins for c in p.converters), key=self._rank))
+        self.passes: tuple[LoweringPass, ...] = order_passes(p for plugin in self.plugins for p in plugin.passes)
+        self.decompositions = self._gather_decompositions()
+        self.executors = tuple(
+            sorted((e for p in self.plugins for e in p.executors), key=lambda e: (-e.priority, e.plugin, e.name))
+        )
+        self._excluded_ops, self._excluded_paths = _parse_exclusions(exclude)
+        self._claims, self._unloaded = self._index()
+        self._memo: weakref.WeakKeyDictionary[Node, tuple[Any, ...]] = weakref.WeakKeyDictionary()
+        self._facts: weakref.WeakKeyDictionary[Node, tuple[Any, Any]] = weakref.WeakKeyDictionary()
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    def lookup(self, node: Node) -> Support:
+        """Whether a node can be in TensorRT, and by whom, or why not.
+
+        Total and pure: it reads FX metadata only, never raises, never logs, leaves graph and guards as they were.
+        Memoized per node, for as long as its target, arguments and their metadata stay the same objects.
+        """
+        known = self._memo.get(node)
+        if known is not None and known[0] is node.target and known[1] is node.args and known[2] is node.kwargs:
+            for source, value in known[3]:
+                if source.meta.get("val") is not value:
+                    break
+            else:
+                return known[4]  # type: ignore[no-any-return]
+        support = self._verdict(node)
+        claims = self._claims.get(node.target)  # type: ignore[call-overload]  # any target may be asked about
+        if claims is None or not claims.uses:  # who uses the results is not part of the key
+            values = tuple((source, source.meta.get("val")) for source in node.all_input_nodes)
+            self._memo[node] = (node.target, node.args, node.kwargs, values, support)
+        return support
+
+    def explain(self, asked: Node | OpOverload | str) -> Explanation:
+        """All candidates for a node or an op, in order; for a node also why each does not take it.
+
+        Raises:
+            UnknownNameError: a string that names no op.
+        """
+        if isinstance(asked, Node):
+            support = self.lookup(asked)
+            op = asked.target
+            reasons = self._reasons(asked) if isinstance(op, OpOverload) else {}
+        else:
+            found = resolve(asked) if isinstance(asked, str) else asked
+            if isinstance(found, OpOverloadPacket):
+                found = getattr(found, found.overloads()[0])
+            if found is None:
+                raise unknown_name("op", str(asked), {qualified_name(op) for op in self._claims})
+            support, op, reasons = None, found, {}
+        candidates = tuple(Candidate(c, reasons.get(c)) for c in self.candidates(op))
+        name = qualified_name(op) if isinstance(op, OpOverload) else str(op)
+        return Explanation(name, candidates, support, op in self.decompositions)
+
+    def candidates(self, op: Any) -> tuple[Converter, ...]:
+        """The converters that claim an overload, in the order in which they are asked."""
+        claims = self._find_claims(op)
+        return claims.converters if claims else ()
+
+    @property
+    def targets(self) -> tuple[OpOverload, ...]:
+        """The overloads that some converter claims, by name."""
+        return tuple(sorted(self._claims, key=qualified_name))
+
+    @functools.cached_property
+    def conflicts(self) -> Mapping[OpOverload, tuple[tuple[Converter, Converter], ...]]:
+        """Pairs of third-party converters that refuse each other, by op."""
+        found = {op: tuple(claims.conflicts.items()) for op, claims in self._claims.items()}
+        return {op: pairs for op, pairs in found.items() if pairs}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256 over everything in here that decides a compilation's result."""
+        return fingerprint(
+            [(plugin.name, plugin.distribution, plugin.version) for plugin in self.plugins],
+            [
+                (c.id, c.function, str(c.domain), c.domain.relations, c.dynamic_shapes, c.priority, c.needs)
+                for c in self.converters
+            ],
+            [(item.id, item.phase, item.function) for item in self.passes],
+            {qualified_name(op): function for op, function in self.decompositions.items()},
+            self.prefer,
+            self.exclude,
+        )
+
+    def __iter__(self) -> Iterator[Converter]:
+        return iter(self.converters)
+
+    def __len__(self) -> int:
+        return len(self.converters)
+
+    # --- assembling -----------------------------------------------------------------------------------------------
+
+    def _rank(self, converter: Converter) -> tuple[Any, ...]:
+        """The total order: the user's preference, then priority, then third party before built-in, then name."""
+        preferred = self.prefer.index(converter.plugin) if converter.plugin in self.prefer else len(self.prefer)
+        return (
+            preferred,
+            -converter.priority,
+            converter.built_in,
+            converter.plugin,
+            converter.name,
+            converter.target_name,
+            str(converter.domain),
+        )
+
+    def _index(self) -> tuple[dict[OpOverload, _Claims], dict[str, list[Converter]]]:
+        by_op: dict[OpOverload, list[Converter]] = {}
+        unloaded: dict[str, list[Converter]] = {}
+        for converter in self.converters:
+            overloads = converter.overloads()
+            for overload in overloads:
+                by_op.setdefault(overload, []).append(converter)
+            if not overloads:
+                unloaded.setdefault(converter.target_name.replace("::", "."), []).append(converter)
+        claims = {op: _Claims(op, converters) for op, converters in by_op.items()}
+        for claim in claims.values():
+            self._mark_conflicts(claim)
+        return claims, unloaded
+
+    def _mark_conflicts(self, claims: _Claims) -> None:
+        for one, two in itertools.combinations(claims.converters, 2):
+            undecided = (
+                not one.built_in
+                and not two.built_in
+                and one.plugin != two.plugin
+                and one.priority == two.priority
+                and one.plugin not in self.prefer
+                and two.plugin not in self.prefer
+            )
+            if undecided and not one.domain.disjoint(two.domain):
+                claims.conflicts[one] = two
+                claims.conflicts[two] = one
+
+    def _gather_decompositions(self) -> Mapping[OpOverload, Callable[..., Any]]:
+        gathered: dict[OpOverload, Callable[..., Any]] = {}
+        for plugin in sorted(self.plugins, key=lambda p: (not p.built_in, p.name), reverse=False):
+            gathered |= plugin.decompositions
+        return gathered
+
+    def _find_claims(self, op: Any) -> _Claims | None:
+        """The claims on an op; a converter whose target is a name is looked up when its op is first seen."""
+        claims = self._claims.get(op)
+        if claims is None and self._unloaded and isinstance(op, OpOverload):
+            named = self._unloaded.get(qualified_name(op).replace("::", "."))
+            if named:
+                fitting = [converter for converter in named if _fits(converter, op)]
+                claims = self._claims[op] = _Claims(op, fitting)
+                self._mark_conflicts(claims)
+        return claims
+
+    # --- deciding -------------------------------------------------------------------------------------------------
+
+    def _verdict(self, node: Node) -> Support:
+        op = node.target
+        if node.op != "call_function" or not isinstance(op, OpOverload):
+            return refuse(ReasonCode.NO_CONVERTER, seen=f"{_name(node)} is not an ATen or custom op")
+        excluded = self._exclusion(node, op)
+        if excluded is not None:
+            return Unsupported((excluded,))
+        claims = self._find_claims(op)
+        if claims is None:
+            return refuse(ReasonCode.NO_CONVERTER, seen=f"no plugin has a converter for {qualified_name(op)}")
+        call = self._call(claims, op, node)
+        if isinstance(call, Reason):
+            return Unsupported((call,))
+        reasons = []
+        for place, converter in enumerate(claims.converters):
+            reason = self._refusal(claims, place, node, call)
+            if reason is None:
+                return Supported(converter)
+            reasons.append(reason)
+        return Unsupported(tuple(reasons))
+
+    def _reasons(self, node: Node) -> dict[Converter, Reason | None]:
+        claims = self._find_claims(node.target)
+        if claims is None:
+            return {}
+        call = self._call(claims, node.target, node)
+        if isinstance(call, Reason):
+            return dict.fromkeys(claims.converters, call)
+        return {c: self._refusal(claims, place, node, call) for place, c in enumerate(claims.converters)}
+
+    def _call(self, claims: _Claims, op: Any, node: Node) -> dict[str, Any] | Reason:
+        try:
+            call = claims.bind(op, node, self._describe)
+        except Exception as error:  # metadata may be anything
+            return Reason(ReasonCode.NO_METADATA, seen=f"its arguments cannot be described ({error})")
+        for name, value in call.items():
+            if isinstance(value, Opaque):
+                return Reason(ReasonCode.NO_METADATA, name, "a value in node.meta['val']", value.why)
+        return call
+
+    def _refusal(self, claims: _Claims, place: int, node: Node, call: dict[str, Any]) -> Reason | None:
+        converter = claims.converters[place]
+        try:
+            reason = self._refusal_of(converter, claims, place, node, call)
+        except Exception as error:  # a plugin's relation may raise anything
+            text = f"its domain raised {type(error).__name__}: {error}"
+            reason = Reason(ReasonCode.RELATION, required="a domain that can be asked", seen=text)
+        return None if reason is None else dataclasses.replace(reason, converter=converter.id)
+
+    def _refusal_of(
+        self, converter: Converter, claims: _Claims, place: int, node: Node, call: dict[str, Any]
+    ) -> Reason | None:
+        rival = claims.conflicts.get(converter)
+        if rival is not None:
+            return Reason(
+                ReasonCode.CONFLICT,
+                required=f"prefer=[{converter.plugin!r}] or prefer=[{rival.plugin!r}]",
+                seen=f"{converter.id} and {rival.id} both claim the op with equal priority",
+            )
+        if self.capabilities is not None:
+            for name in converter.needs:
+                if not self.capabilities.has(name):
+                    text = f"TensorRT {self.capabilities.version} has not"
+                    return Reason(ReasonCode.TENSORRT_VERSION, required=name, seen=text)
+        for name, default in claims.pinned[place].items():
+            if call[name] != default:
+                return Reason(ReasonCode.ARGUMENT, name, f"its default, {default!r}", seen(call[name]))
+        reason = converter.domain.refusal(call)
+        if reason is None and not converter.dynamic_shapes:
+            reason = _refuse_dynamic(call)
+        return reason or converter.domain.refusal_of_use(node)
+
+    def _describe(self, value: Any) -> Any:
+        if isinstance(value, Node):
+            known = self._facts.get(value)
+            current = value.meta.get("val")
+            if known is not None and known[0] is current and current is not None:
+                return known[1]
+            facts = describe_node(value)
+            self._facts[value] = (current, facts)
+            return facts
+        if isinstance(value, list | tuple):
+            return [self._describe(item) for item in value]
+        return describe_value(value)
+
+    def _exclusion(self, node: Node, op: OpOverload) -> Reason | None:
+        if op in self._excluded_ops:
+            return Reason(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps {qualified_name(op)} in Torch")
+        if self._excluded_paths:
+            for path, _ in (node.meta.get("nn_module_stack") or {}).values():
+                path = path.removeprefix("L['self'].")
+                for excluded in self._excluded_paths:
+                    if path == excluded or path.startswith(f"{excluded}."):
+                        return Reason(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps module {excluded!r} in Torch")
+        return None
+
+
+def overloads_named(name: str) -> tuple[OpOverload, ...]:
+    """All overloads that a setting's name means: ``aten::add`` all of them, ``aten::add.Tensor`` one.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    normal = name.replace("::", ".")
+    space, _, rest = normal.partition(".")
+    if not rest:
+        raise unknown_name("op", name, ())
+    op, _, overload = rest.partition(".")
+    import torch
+
+    packet = getattr(getattr(torch.ops, space), op, None)
+    if not isinstance(packet, OpOverloadPacket):
+        near = {f"{space}::{other}" for other in dir(getattr(torch.ops, space))} | {f"aten::{o}" for o in _aten_names()}
+        raise unknown_name("op", f"{space}::{op}", near)
+    if overload and overload not in packet.overloads():
+        raise unknown_name("overload", f"{space}::{op}.{overload}", {f"{space}::{op}.{o}" for o in packet.overloads()})
+    return tuple(getattr(packet, item) for item in ([overload] if overload else packet.overloads()))
+
+
+@functools.cache
+def _aten_names() -> frozenset[str]:
+    import torch
+
+    schemas = torch._C._jit_get_all_schemas()
+    return frozenset(s.name.removeprefix("aten::") for s in schemas if s.name.startswith("aten::"))
+
+
+def _parse_exclusions(names: Sequence[str]) -> tuple[frozenset[OpOverload], tuple[str, ...]]:
+    """Ops, and what names no op and is therefore a module path."""
+    ops: set[OpOverload] = set()
+    paths = []
+    for name in names:
+        try:
+            ops.update(overloads_named(name))
+        except UnknownNameError:
+            if "::" in name:
+                raise
+            paths.append(name)
+    return frozenset(ops), tuple(paths)
+
+
+def _refuse_dynamic(call: Mapping[str, Any]) -> Reason | None:
+    for name, value in call.items():
+        for facts in tensors_in(value):
+            if any(isinstance(size, SymbolicSize) for size in facts.shape):
+                return Reason(ReasonCode.DYNAMIC_SHAPE, name, "static shapes", seen(facts))
+    return None
+
+
+def _fits(converter: Converter, op: OpOverload) -> bool:
+    try:
+        check_signature(converter, op)
+    except DeclarationError:
+        return False
+    return True
+
+
+def _name(node: Node) -> str:
+    return node.op if node.op != "call_function" else getattr(node.target, "__name__", str(node.target))

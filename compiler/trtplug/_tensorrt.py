@@ -10,9 +10,9 @@ import functools
 import importlib
 import os
 from types import ModuleType
+from typing import Any
 
 import torch
-
 from trtplug_registry import TrtplugError
 
 FLAVOURS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}  # module: distribution on PyPI
@@ -64,3 +64,88 @@ def trt_dtype(dtype: torch.dtype) -> object:
 def torch_dtype(dtype: object) -> torch.dtype:
     """The Torch dtype for TensorRT's `DataType`; KeyError where Torch has none."""
     return _dtype_tables()[1][dtype]
+
+
+# The class of each kind of layer. `get_layer` hands out a plain ILayer; assigning the wrong class is unchecked memory
+# misuse, so the only way to a class is this table, keyed by the layer's own kind.
+_LAYER_CLASSES = {
+    "ACTIVATION": "IActivationLayer",
+    "ASSERTION": "IAssertionLayer",
+    "ATTENTION_INPUT": "IAttentionInputLayer",
+    "ATTENTION_OUTPUT": "IAttentionOutputLayer",
+    "CAST": "ICastLayer",
+    "CONCATENATION": "IConcatenationLayer",
+    "CONDITION": "IConditionLayer",
+    "CONDITIONAL_INPUT": "IIfConditionalInputLayer",
+    "CONDITIONAL_OUTPUT": "IIfConditionalOutputLayer",
+    "CONSTANT": "IConstantLayer",
+    "CONVOLUTION": "IConvolutionLayer",
+    "CUMULATIVE": "ICumulativeLayer",
+    "DECONVOLUTION": "IDeconvolutionLayer",
+    "DEQUANTIZE": "IDequantizeLayer",
+    "DYNAMIC_QUANTIZE": "IDynamicQuantizeLayer",
+    "EINSUM": "IEinsumLayer",
+    "ELEMENTWISE": "IElementWiseLayer",
+    "FILL": "IFillLayer",
+    "GATHER": "IGatherLayer",
+    "GRID_SAMPLE": "IGridSampleLayer",
+    "IDENTITY": "IIdentityLayer",
+    "ITERATOR": "IIteratorLayer",
+    "KV_CACHE_UPDATE": "IKVCacheUpdateLayer",
+    "LOOP_OUTPUT": "ILoopOutputLayer",
+    "LRN": "ILRNLayer",
+    "MATRIX_MULTIPLY": "IMatrixMultiplyLayer",
+    "NMS": "INMSLayer",
+    "NON_ZERO": "INonZeroLayer",
+    "NORMALIZATION": "INormalizationLayer",
+    "ONE_HOT": "IOneHotLayer",
+    "PADDING": "IPaddingLayer",
+    "PARAMETRIC_RELU": "IParametricReLULayer",
+    "POOLING": "IPoolingLayer",
+    "QUANTIZE": "IQuantizeLayer",
+    "RAGGED_SOFTMAX": "IRaggedSoftMaxLayer",
+    "RECURRENCE": "IRecurrenceLayer",
+    "REDUCE": "IReduceLayer",
+    "RESIZE": "IResizeLayer",
+    "REVERSE_SEQUENCE": "IReverseSequenceLayer",
+    "ROTARY_EMBEDDING": "IRotaryEmbeddingLayer",
+    "SCALE": "IScaleLayer",
+    "SCATTER": "IScatterLayer",
+    "SELECT": "ISelectLayer",
+    "SHAPE": "IShapeLayer",
+    "SHUFFLE": "IShuffleLayer",
+    "SLICE": "ISliceLayer",
+    "SOFTMAX": "ISoftMaxLayer",
+    "SQUEEZE": "ISqueezeLayer",
+    "TOPK": "ITopKLayer",
+    "TRIP_LIMIT": "ITripLimitLayer",
+    "UNARY": "IUnaryLayer",
+    "UNSQUEEZE": "IUnsqueezeLayer",
+}
+
+
+def typed_layer(layer: Any) -> tuple[str, Any]:
+    """The name of a layer's kind (`LayerType` member) and the layer as the class of that kind.
+
+    A kind this module does not know keeps its plain class, which has only the attributes common to all layers.
+    The kind must be read first: activation and pooling layers have a ``type`` of their own.
+    """
+    if type(layer) is not library().ILayer:  # typed already: the layer is still referred to elsewhere
+        return next(kind for kind, name in _LAYER_CLASSES.items() if name == type(layer).__name__), layer
+    kind = layer.type.name
+    class_name = _LAYER_CLASSES.get(kind, "")
+    if hasattr(library(), class_name):
+        layer.__class__ = getattr(library(), class_name)
+    return kind, layer
+
+
+def read_dims(layer: Any, attribute: str) -> list[int] | None:
+    """A layer's Dims as a list; None where they are unset.
+
+    Unset Dims read as None or raise RuntimeError (1.7), or read as a Dims whose length raises ValueError (1.4).
+    """
+    try:
+        dims = getattr(layer, attribute, None)
+        return None if dims is None else list(dims)
+    except (RuntimeError, ValueError):
+        return None

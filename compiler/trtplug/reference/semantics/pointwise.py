@@ -1,0 +1,100 @@
+"""Element by element: casts, arithmetic, activations, fills."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trtplug.reference.semantics.checks import ints
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """CAST. Floats go to integers by truncation, saturating as CUDA's conversions do, NaN becoming 0.
+
+    Integers wrap around when narrowed; anything that is not 0 is true.
+    """
+    if not x.is_floating_point() or dtype.is_floating_point or dtype is torch.bool:
+        return x.to(dtype)
+    info = torch.iinfo(dtype)
+    y = torch.nan_to_num(x.float(), nan=0.0).clamp(float(info.min), float(info.max))
+    # the largest float below 2**31 and 2**63 is not the largest integer
+    return torch.where(y >= float(info.max), info.max, y.to(dtype)).to(dtype) if info.bits >= 32 else y.to(dtype)
+
+
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """DIV: true division of floats; integers truncate towards 0, and the one overflow wraps around."""
+    if a.is_floating_point():
+        return torch.div(a, b)
+    flip = b == -1  # the processor traps on the lowest integer over -1
+    quotient = torch.div(a, torch.where(flip, 1, b), rounding_mode="trunc")
+    return torch.where(flip, -quotient, quotient)
+
+
+def floor_divide(a: Tensor, b: Tensor) -> Tensor:
+    """FLOOR_DIV: the quotient rounded down; for floats the rounded quotient's floor, not Python's exact one."""
+    if a.is_floating_point():
+        return torch.floor(torch.div(a, b))
+    return torch.div(a, b, rounding_mode="floor")
+
+
+def selu(x: Tensor, alpha: float, beta: float) -> Tensor:
+    """SELU: beta * x above 0, else beta * alpha * (exp(x) - 1)."""
+    return torch.where(x > 0, beta * x, beta * alpha * torch.expm1(x))
+
+
+def softplus(x: Tensor, alpha: float, beta: float) -> Tensor:
+    """SOFTPLUS: alpha * log(exp(beta * x) + 1)."""
+    return alpha * torch.logaddexp(beta * x, torch.zeros_like(x))
+
+
+def hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
+    """HARD_SIGMOID: alpha * x + beta, clipped to 0 … 1."""
+    return torch.clamp(alpha * x + beta, 0, 1)
+
+
+def scaled_tanh(x: Tensor, alpha: float, beta: float) -> Tensor:
+    """SCALED_TANH: alpha * tanh(beta * x)."""
+    return alpha * torch.tanh(beta * x)
+
+
+def thresholded_relu(x: Tensor, alpha: float) -> Tensor:
+    """THRESHOLDED_RELU: x where it is above alpha, else 0."""
+    return torch.where(x > alpha, x, torch.zeros_like(x))
+
+
+def parametric_relu(x: Tensor, slopes: Tensor) -> Tensor:
+    """PARAMETRIC_RELU: x where it is at least 0, else x times its slope."""
+    return torch.where(x >= 0, x, x * slopes)
+
+
+def scale(x: Tensor, factor: Tensor | None, shift: Tensor | None, power: Tensor | None) -> Tensor:
+    """SCALE: (x * factor + shift) ** power, each broadcast against x."""
+    y = x if factor is None else x * factor
+    y = y if shift is None else y + shift
+    return y if power is None else torch.pow(y, power)
+
+
+def linspace(
+    shape: list[int] | Tensor, start: Tensor | float, delta: Tensor | list[float], dtype: torch.dtype
+) -> Tensor:
+    """FILL, LINSPACE: start + sum over axes of (index along the axis * that axis' delta).
+
+    Where:
+        shape: output shape; the result is on its device where it is a tensor.
+        start: number or 0-d tensor.
+        delta: one number per axis, as a list or 1-D tensor (0-d counts as one axis).
+    """
+    like = next((t for t in (shape, start, delta) if isinstance(t, Tensor)), None)
+    device = None if like is None else like.device
+    dims = ints(shape)
+    steps = torch.as_tensor(delta, dtype=dtype, device=device).reshape(-1)
+    result = torch.as_tensor(start, dtype=dtype, device=device).expand(dims).clone()
+    for axis, step in enumerate(steps):
+        along = torch.arange(dims[axis], dtype=dtype, device=device) * step
+        result = result + along.reshape([-1] + [1] * (len(dims) - axis - 1))
+    return result
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU_TANH: 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))."""
+    return torch.nn.functional.gelu(x, approximate="tanh")

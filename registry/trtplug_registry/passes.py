@@ -80,14 +80,14 @@ def order_passes(passes: Iterable[LoweringPass]) -> tuple[LoweringPass, ...]:
     problems = [f"two passes have the id {name!r}" for name in by_id if sum(p.id == name for p in given) > 1]
     followers: dict[str, set[str]] = {name: set() for name in by_id}
     for item in by_id.values():
-        for anchor, pairs in ((item.before, lambda a, i: (i, a)), (item.after, lambda a, i: (a, i))):
+        for anchor, comes_first in ((item.before, True), (item.after, False)):
             for name in anchor:
                 if name not in by_id:
                     problems.append(f"{item.id!r} names {name!r}, which does not exist; there are {sorted(by_id)}")
                 elif by_id[name].phase != item.phase:
                     problems.append(f"{item.id!r} ({item.phase}) names {name!r}, which is {by_id[name].phase}")
                 else:
-                    first, second = pairs(name, item.id)
+                    first, second = (item.id, name) if comes_first else (name, item.id)
                     followers[first].add(second)
     ordered, cycle = _topological(by_id, followers)
     if cycle:

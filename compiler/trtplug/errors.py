@@ -1,0 +1,78 @@
+"""The compiler's errors. All are `TrtplugError`; each message says what was asked, what was found, where, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.fx import Node
+
+from trtplug_registry import TrtplugError, qualified_name
+
+
+class SettingsError(TrtplugError):
+    """A setting has a value that it cannot have."""
+
+
+class InputError(TrtplugError):
+    """The inputs of a call do not fit what was compiled: number, type, dtype, rank, size or device."""
+
+
+class TraceError(TrtplugError):
+    """``torch.export`` refuses the model, or specializes a size that was to be dynamic."""
+
+
+class LoweringError(TrtplugError):
+    """A lowering pass breaks the graph or changes what it promises to keep."""
+
+
+class ConversionError(TrtplugError):
+    """A converter fails, or TensorRT refuses one of its layers.
+
+    Attributes:
+        node: the FX node, where one is to blame.
+        messages: TensorRT's own words.
+    """
+
+    def __init__(self, what: str, node: Node | None = None, messages: Sequence[str] = ()) -> None:
+        self.what, self.node, self.messages = what, node, tuple(messages)
+        super().__init__(f"{describe(node)}: {what}" + "".join(f"\n  TensorRT: {message}" for message in messages))
+
+
+class BuildError(TrtplugError):
+    """TensorRT refuses a finished network.
+
+    Attributes:
+        layers: names of our layers that TensorRT's words mention.
+        messages: TensorRT's own words.
+    """
+
+    def __init__(self, what: str, layers: Sequence[str] = (), messages: Sequence[str] = ()) -> None:
+        self.layers, self.messages = tuple(layers), tuple(messages)
+        super().__init__(what + "".join(f"\n  TensorRT: {message}" for message in messages))
+
+
+class ExecutorError(TrtplugError):
+    """An executor is not available here, or an engine fails while running."""
+
+
+def describe(node: Node | None) -> str:
+    """A node as messages name it: op, name, and the model's source line where it is known."""
+    if node is None:
+        return "the network"
+    target = node.target
+    op = qualified_name(target) if hasattr(target, "_schema") else getattr(target, "__name__", str(target))
+    line = source_line(node)
+    return f"{op} (node {node.name!r}{f', {line}' if line else ''})"
+
+
+def source_line(node: Node) -> str:
+    """``file:line, in function: code`` of the innermost frame that the node came from, or ""."""
+    trace = node.meta.get("stack_trace") or ""
+    frames = [line.strip() for line in trace.strip().splitlines()]
+    for place in range(len(frames) - 1, -1, -1):
+        if frames[place].startswith("File "):
+            parts = frames[place].split(", ")
+            where = parts[0].removeprefix("File ").strip('"') + ":" + parts[1].removeprefix("line ")
+            code = frames[place + 1] if place + 1 < len(frames) else ""
+            return f"{where}: {code}" if code else where
+    return ""

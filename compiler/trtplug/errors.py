@@ -1,9 +1,10 @@
-"""The compiler's errors. All are `TrtplugError`; each message says what was asked, what was found, where, what to do."""
+"""The compiler's errors, all `TrtplugError`: each says what was asked, what was found, where, and what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from trtplug_registry import TrtplugError, qualified_name
@@ -59,10 +60,17 @@ def describe(node: Node | None) -> str:
     """A node as messages name it: op, name, and the model's source line where it is known."""
     if node is None:
         return "the network"
-    target = node.target
-    op = qualified_name(target) if hasattr(target, "_schema") else getattr(target, "__name__", str(target))
+    op = op_name(node)
     line = source_line(node)
     return f"{op} (node {node.name!r}{f', {line}' if line else ''})"
+
+
+def op_name(node: Node) -> str:
+    """``aten::add.Tensor`` for an op, a function's name otherwise."""
+    target = node.target
+    if isinstance(target, OpOverload):
+        return qualified_name(target)
+    return getattr(target, "__name__", str(target))
 
 
 def source_line(node: Node) -> str:

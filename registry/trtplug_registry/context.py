@@ -6,7 +6,7 @@ inside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -47,8 +47,11 @@ class ConverterContext(Protocol):
     def outputs(self) -> tuple[TensorFacts, ...]:
         """What the node must compute: shape and dtype of each of its tensor results."""
 
-    def add(self, kind: str, *args: Any, **attributes: Any) -> Any:
-        """Adds a layer: ``network.add_<kind>(*args)``, then sets each attribute on it. Returns the layer."""
+    def add(self, kind: str, *args: Any, inputs: Mapping[int, Any] | None = None, **attributes: Any) -> Any:
+        """Adds a layer: ``network.add_<kind>(*args)``, then sets inputs by number and attributes by name.
+
+        Returns the layer; its results are ``layer.get_output(i)``.
+        """
 
     def constant(self, value: Any, dtype: torch.dtype | None = None) -> NetworkTensor:
         """A constant from a number, a nested sequence or a ``torch.Tensor``; shape () for a number."""

@@ -1,0 +1,181 @@
+"""The checked builder: the only route into a TensorRT network.
+
+Every layer is named after the FX node it comes from, and its shape is read at once, because that is when TensorRT says
+what is wrong with it. TensorRT's logged errors become `ConversionError`s that carry its own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Node
+
+from trtplug._tensorrt import library, torch_dtype, trt_dtype
+from trtplug.errors import ConversionError, op_name
+from trtplug.network.logger import new_logger
+
+MAX_NAME = 1000  # TensorRT's limit is 4,096 characters
+
+
+class NetworkBuilder:
+    """A network under construction, one FX node at a time.
+
+    Attributes:
+        definition: the real ``INetworkDefinition``.
+        weights: every constant's value (on the CPU), by layer name. TensorRT does not copy weights: they live here, and
+            must outlive the engine build.
+        nodes: the FX node that each layer comes from, by layer name.
+    """
+
+    def __init__(self) -> None:
+        trt = library()
+        self.trt = trt
+        self.logger = new_logger()
+        self.builder = trt.Builder(self.logger)
+        flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)  # the bit has moved between versions
+        self.definition = self.builder.create_network(flag)
+        self.weights: dict[str, torch.Tensor] = {}
+        self.nodes: dict[str, Node] = {}
+        self.node: Node | None = None
+        self._prefix = "network"
+        self._counts: dict[str, int] = {}
+        self._constants: dict[Any, Any] = {}
+        self._frozen: dict[Any, torch.Tensor] = {}
+
+    def enter(self, node: Node) -> None:
+        """Layers from here on come from this node."""
+        self.node = node
+        self._prefix = node.name[:MAX_NAME]
+        self.logger.take()
+
+    def fail(self, what: str, cause: BaseException | None = None) -> ConversionError:
+        """The error for the current node, with what TensorRT has logged. To be raised by the caller."""
+        error = ConversionError(what, self.node, self.logger.take())
+        error.__cause__ = cause
+        return error
+
+    # --- layers ---------------------------------------------------------------------------------------------------
+
+    def add(self, kind: str, *args: Any, inputs: Mapping[int, Any] | None = None, **attributes: Any) -> Any:
+        """``network.add_<kind>(*args)``; then sets inputs by number and attributes by name. Returns the layer.
+
+        Raises:
+            ConversionError: TensorRT has no such layer, or refuses the layer, an input or an attribute.
+        """
+        method = getattr(self.definition, f"add_{kind}", None)
+        if method is None:
+            raise self.fail(f"TensorRT {self.trt.__version__} has no add_{kind}")
+        try:
+            layer = method(*args)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise self.fail(f"add_{kind}: {_first_line(error)}", error) from error
+        if layer is None:
+            raise self.fail(f"TensorRT refuses add_{kind}")
+        self._name(layer, kind)
+        try:
+            for number, tensor in (inputs or {}).items():
+                layer.set_input(number, tensor)
+            for name, value in attributes.items():
+                if not hasattr(type(layer), name):
+                    raise self.fail(f"a layer made by add_{kind} has no attribute {name!r}")
+                setattr(layer, name, value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise self.fail(f"add_{kind}: {_first_line(error)}", error) from error
+        self._check(layer)
+        return layer
+
+    def _name(self, layer: Any, kind: str) -> None:
+        base = f"{self._prefix}.{kind}"
+        count = self._counts[base] = self._counts.get(base, 0) + 1
+        name = base if count == 1 else f"{base}.{count}"
+        layer.name = name
+        if self.node is not None:
+            self.nodes[name] = self.node
+            layer.metadata = op_name(self.node)
+
+    def _check(self, layer: Any) -> None:
+        """Reads every output's shape, which makes TensorRT judge the layer."""
+        for number in range(getattr(layer, "num_outputs", 0)):
+            try:
+                tuple(layer.get_output(number).shape)
+            except (RuntimeError, ValueError) as error:  # RuntimeError since 1.7, ValueError before
+                raise self.fail(f"TensorRT refuses the layer {layer.name!r}", error) from error
+        if self.logger.errors:
+            raise self.fail(f"TensorRT reports an error at {getattr(layer, 'name', 'a layer')!r}")
+
+    # --- constants ------------------------------------------------------------------------------------------------
+
+    def constant(self, value: Any, dtype: torch.dtype | None = None, rank: int | None = None) -> Any:
+        """A constant from a number, a nested sequence or a tensor; `rank` adds leading axes of size 1.
+
+        Equal numbers and identical tensors share one layer.
+        """
+        if isinstance(value, torch.Tensor):
+            key: Any = (id(value), dtype, rank)
+            tensor = value.detach()
+        else:
+            tensor = torch.tensor(value, dtype=dtype)
+            key = (tuple(tensor.shape), tensor.dtype, rank, repr(value))
+        known = self._constants.get(key)
+        if known is None:
+            tensor = tensor.to("cpu", dtype or tensor.dtype)
+            if rank is not None:
+                tensor = tensor.reshape((1,) * (rank - tensor.dim()) + tuple(tensor.shape))
+            # the value itself is kept, so that its id stays its own
+            known = self._constants[key] = (self._add_constant(tensor), value)
+        return known[0]
+
+    def _add_constant(self, tensor: torch.Tensor) -> Any:
+        tensor = tensor.contiguous()
+        if tensor.dtype not in _WEIGHT_DTYPES:
+            raise self.fail(f"TensorRT has no constants of {tensor.dtype}")
+        layer = self.add("constant", tuple(tensor.shape), self._weights_of(tensor))
+        self.weights[layer.name] = tensor
+        output = layer.get_output(0)
+        self._frozen[output] = tensor
+        return output
+
+    def _weights_of(self, tensor: torch.Tensor) -> Any:
+        if tensor.numel() == 0:
+            return self.trt.Weights(trt_dtype(tensor.dtype))
+        if tensor.dtype in _NUMPY_DTYPES:
+            array = tensor.numpy()
+            assert isinstance(array, np.ndarray)
+            return self.trt.Weights(array)
+        return self.trt.Weights(trt_dtype(tensor.dtype), tensor.data_ptr(), tensor.numel())
+
+    def frozen(self, tensor: Any) -> torch.Tensor | None:
+        """The value of a constant, else None."""
+        return self._frozen.get(tensor)
+
+    # --- inputs and outputs ---------------------------------------------------------------------------------------
+
+    def add_input(self, name: str, dtype: torch.dtype, shape: Sequence[int]) -> Any:
+        """A network input; -1 is a dynamic size."""
+        tensor = self.definition.add_input(name, trt_dtype(dtype), tuple(shape))
+        if tensor is None or self.logger.errors:
+            raise self.fail(f"TensorRT refuses an input {dtype}{list(shape)}")
+        return tensor
+
+    def mark_output(self, tensor: Any, name: str) -> Any:
+        """Makes a tensor an output. One that is an input, a constant or an output already goes through an identity."""
+        taken = tensor.is_network_input or tensor.is_network_output or tensor in self._frozen
+        if taken:
+            tensor = self.add("identity", tensor).get_output(0)
+        tensor.name = name
+        self.definition.mark_output(tensor)
+        return tensor
+
+    def dtype(self, tensor: Any) -> torch.dtype:
+        return torch_dtype(tensor.dtype)
+
+
+_NUMPY_DTYPES = (torch.float32, torch.float16, torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool)
+_WEIGHT_DTYPES = (*_NUMPY_DTYPES, torch.bfloat16, torch.float8_e4m3fn)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

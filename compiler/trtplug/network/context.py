@@ -1,0 +1,204 @@
+"""`ConverterContext` over the checked builder: the vocabulary that converters are written in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from trtplug._tensorrt import trt_dtype
+from trtplug.network.builder import NetworkBuilder
+from trtplug.network.sizes import SizeBook, fold
+from trtplug_registry import TensorFacts, describe_value, tensors_in
+
+
+class Context:
+    """Implements `trtplug_registry.ConverterContext`; see there for what each method promises."""
+
+    def __init__(self, network: NetworkBuilder, sizes: SizeBook) -> None:
+        self._network = network
+        self._sizes = sizes
+        self.trt = network.trt
+        self.add = network.add
+        self.frozen = network.frozen
+        self.dtype = network.dtype
+
+    @property
+    def node(self) -> Node:
+        assert self._network.node is not None
+        return self._network.node
+
+    @property
+    def outputs(self) -> tuple[TensorFacts, ...]:
+        return tuple(tensors_in(describe_value(self.node.meta["val"])))
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def facts(self, tensor: Any) -> TensorFacts:
+        return TensorFacts(tuple(tensor.shape), self.dtype(tensor), self.frozen(tensor) is not None)
+
+    def rank(self, tensor: Any) -> int:
+        return len(tensor.shape)
+
+    def constant(self, value: Any, dtype: torch.dtype | None = None) -> Any:
+        return self._network.constant(value, dtype)
+
+    def sizes(self, tensor: Any) -> tuple[Any, ...]:
+        return self._sizes.of(tensor)
+
+    def shape(self, tensor: Any) -> Any:
+        return self._sizes.shape(tensor)
+
+    def size_tensor(self, sizes: Sequence[Any]) -> Any:
+        return self._sizes.tensor(sizes)
+
+    def size_math(self, op: str, left: Any, right: Any) -> Any:
+        if isinstance(left, int) and isinstance(right, int):
+            return fold(op, left, right)
+        left, right = (self.constant(s, torch.int64) if isinstance(s, int) else s for s in (left, right))
+        return self._elementwise(op, left, right)
+
+    # --- pointwise ------------------------------------------------------------------------------------------------
+
+    def cast(self, tensor: Any, dtype: torch.dtype) -> Any:
+        if self.dtype(tensor) == dtype:
+            return tensor
+        return self.add("cast", tensor, trt_dtype(dtype)).get_output(0)
+
+    def unary(self, op: str, tensor: Any) -> Any:
+        return self.add("unary", tensor, getattr(self.trt.UnaryOperation, op)).get_output(0)
+
+    def activation(self, op: str, tensor: Any, **attributes: Any) -> Any:
+        return self.add("activation", tensor, getattr(self.trt.ActivationType, op), **attributes).get_output(0)
+
+    def elementwise(self, op: str, left: Any, right: Any) -> Any:
+        left, right = self._operands(left, right)
+        return self._elementwise(op, left, right)
+
+    def _elementwise(self, op: str, left: Any, right: Any) -> Any:
+        return self.add("elementwise", left, right, getattr(self.trt.ElementWiseOperation, op)).get_output(0)
+
+    def select(self, condition: Any, if_true: Any, if_false: Any) -> Any:
+        if_true, if_false = self._operands(if_true, if_false)
+        condition, if_true, if_false = self._align(condition, if_true, if_false)
+        return self.add("select", condition, if_true, if_false).get_output(0)
+
+    def _operands(self, *values: Any) -> list[Any]:
+        """Numbers become constants of the tensors' dtype; ranks are made equal."""
+        tensors = [value for value in values if not isinstance(value, int | float)]
+        dtype = self.dtype(tensors[0]) if tensors else None
+        made = [self.constant(value, dtype) if isinstance(value, int | float) else value for value in values]
+        return self._align(*made)
+
+    def _align(self, *tensors: Any) -> list[Any]:
+        """Leading axes of size 1, so that all tensors have the largest rank."""
+        rank = max(len(tensor.shape) for tensor in tensors)
+        return [self._lift(tensor, rank) for tensor in tensors]
+
+    def _lift(self, tensor: Any, rank: int) -> Any:
+        missing = rank - len(tensor.shape)
+        if missing == 0:
+            return tensor
+        value = self.frozen(tensor)
+        if value is not None and value.numel() == 1:
+            return self._network.constant(value, rank=rank)
+        return self.unsqueeze(tensor, range(missing))
+
+    # --- reductions and products ------------------------------------------------------------------------------------
+
+    def reduce(self, op: str, tensor: Any, axes: Sequence[int], keepdim: bool) -> Any:
+        rank = len(tensor.shape)
+        mask = 0
+        for axis in axes:
+            mask |= 1 << (axis % rank)
+        if not mask:
+            return tensor
+        return self.add("reduce", tensor, getattr(self.trt.ReduceOperation, op), mask, keepdim).get_output(0)
+
+    def matmul(self, left: Any, right: Any, *, transpose: tuple[bool, bool] = (False, False)) -> Any:
+        left, right = self._align(left, right)
+        how = [self.trt.MatrixOperation.TRANSPOSE if t else self.trt.MatrixOperation.NONE for t in transpose]
+        return self.add("matrix_multiply", left, how[0], right, how[1]).get_output(0)
+
+    # --- shapes -----------------------------------------------------------------------------------------------------
+
+    def reshape(self, tensor: Any, sizes: Sequence[Any]) -> Any:
+        sizes = list(sizes)
+        if all(isinstance(size, int) for size in sizes):
+            zeros = 0 in sizes  # a zero means an empty axis here, not "as in the input"
+            attributes: dict[str, Any] = {"zero_is_placeholder": False} if zeros else {}
+            return self.add("shuffle", tensor, reshape_dims=tuple(sizes), **attributes).get_output(0)
+        own = self.sizes(tensor)
+        if 0 not in sizes and -1 not in sizes:
+            dims = [self._placeholder(size, place, own) for place, size in enumerate(sizes)]
+            if sum(dim is None for dim in dims) <= 1:  # one unknown can be inferred, unless something may be empty
+                known = tuple(-1 if dim is None else dim for dim in dims)
+                return self.add("shuffle", tensor, reshape_dims=known).get_output(0)
+        asked = self.size_tensor(sizes)
+        return self.add("shuffle", tensor, inputs={1: asked}, zero_is_placeholder=False).get_output(0)
+
+    def _placeholder(self, size: Any, place: int, own: Sequence[Any]) -> int | None:
+        """0 for the input's own size at this place, an int for a static size, else None."""
+        if isinstance(size, int):
+            return size
+        return 0 if place < len(own) and own[place] is size else None
+
+    def permute(self, tensor: Any, order: Sequence[int]) -> Any:
+        rank = len(tensor.shape)
+        order = [axis % rank for axis in order]
+        if order == list(range(rank)):
+            return tensor
+        return self.add("shuffle", tensor, first_transpose=tuple(order)).get_output(0)
+
+    def unsqueeze(self, tensor: Any, axes: Sequence[int]) -> Any:
+        axes = list(axes)
+        if not axes:
+            return tensor
+        return self.add("unsqueeze", tensor, self.constant(axes, torch.int64)).get_output(0)
+
+    def squeeze(self, tensor: Any, axes: Sequence[int]) -> Any:
+        axes = list(axes)
+        if not axes:
+            return tensor
+        return self.add("squeeze", tensor, self.constant(axes, torch.int64)).get_output(0)
+
+    def expand(self, tensor: Any, sizes: Sequence[Any]) -> Any:
+        tensor = self._lift(tensor, len(sizes))
+        own = self.sizes(tensor)
+        wanted = [mine if isinstance(size, int) and size == -1 else size for size, mine in zip(sizes, own)]
+        if all(_same(size, mine) for size, mine in zip(wanted, own)):
+            return tensor
+        stride = [0 if isinstance(mine, int) and mine == 1 else 1 for mine in own]
+        return self.slice(tensor, [0] * len(own), wanted, stride)
+
+    def slice(
+        self, tensor: Any, start: Sequence[Any], size: Sequence[Any], stride: Sequence[Any], **attributes: Any
+    ) -> Any:
+        given = (list(start), list(size), list(stride))
+        inputs = {
+            number: self.size_tensor(part)
+            for number, part in enumerate(given, 1)
+            if not all(isinstance(item, int) for item in part)
+        }
+        static = [(0,) * len(part) if number in inputs else tuple(part) for number, part in enumerate(given, 1)]
+        return self.add("slice", tensor, *static, inputs=inputs, **attributes).get_output(0)
+
+    def concat(self, tensors: Sequence[Any], axis: int) -> Any:
+        if len(tensors) == 1:
+            return tensors[0]
+        rank = len(tensors[0].shape)
+        return self.add("concatenation", list(tensors), axis=axis % rank).get_output(0)
+
+    def gather(self, tensor: Any, index: Any, axis: int) -> Any:
+        return self.add("gather", tensor, index, axis % len(tensor.shape)).get_output(0)
+
+    def full(self, sizes: Sequence[Any], value: Any, dtype: torch.dtype) -> Any:
+        element = self.constant(value, dtype) if isinstance(value, int | float) else self.cast(value, dtype)
+        return self.expand(element, sizes)
+
+
+def _same(size: Any, own: Any) -> bool:
+    """Whether two sizes are equal, as far as is known without running the network."""
+    return size is own or (isinstance(size, int) and isinstance(own, int) and size == own)

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+
 from trtplug_registry import TrtplugError
 
 FLAVOURS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}  # module: distribution on PyPI

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trtplug_registry import TrtplugError
 
 
-class UnsupportedLayer(TrtplugError):  # noqa: N818 (reads better without Error)
+class UnsupportedLayer(TrtplugError):
     """The network holds something that the reference executor does not model, met while lifting."""
 
     def __init__(self, layer: str, kind: str, why: str) -> None:
@@ -13,7 +13,7 @@ class UnsupportedLayer(TrtplugError):  # noqa: N818 (reads better without Error)
         super().__init__(f"layer {layer!r} ({kind}): {why}")
 
 
-class MissingWeights(TrtplugError):  # noqa: N818 (reads better without Error)
+class MissingWeights(TrtplugError):
     """Weights that the bindings cannot hand out (bfloat16, fp8, int4) are not in the weight table."""
 
     def __init__(self, layer: str, key: str, dtype: str) -> None:

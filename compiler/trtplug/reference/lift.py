@@ -52,7 +52,7 @@ class _Lifter:
         scope = Scope()
         for index in range(network.num_inputs):
             tensor = network.get_input(index)
-            scope.values[tensor] = scope.graph.placeholder(identifier(tensor.name))
+            scope.values[tensor] = scope.placeholder(tensor.name)
         for tensor in list(scope.values):
             self._bind(scope, tensor, scope.values[tensor], tensor.name, "INPUT")
         results = [network.get_output(index) for index in range(network.num_outputs)]
@@ -184,9 +184,9 @@ class _Lifter:
         """A graph module inside the scope, read as an attribute; placeholders: (step and count,) states, captured."""
         scope = Scope()
         if region.of_kind("LOOP_OUTPUT"):
-            scope.step, scope.count = scope.graph.placeholder("step"), scope.graph.placeholder("count")
+            scope.step, scope.count = scope.placeholder("step"), scope.placeholder("count")
         for tensor in states + captured:
-            scope.values[tensor] = scope.graph.placeholder(identifier(tensor.name))
+            scope.values[tensor] = scope.placeholder(tensor.name)
             scope.values[tensor].meta["dtype"] = value_dtype(tensor, region.name, "REGION")
         for layer in region.of_kind("RECURRENCE"):
             self._bind(scope, layer.outputs[0], scope.values[layer.outputs[0]], layer.name, layer.kind)

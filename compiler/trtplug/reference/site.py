@@ -77,6 +77,10 @@ class Scope:
     step: Node | None = None  # in a loop: the iteration and the trip count
     count: Node | None = None
 
+    def placeholder(self, name: str) -> Node:
+        """A new input of the graph."""
+        return self.graph.create_node("placeholder", identifier(name), (), {}, name=identifier(name))
+
     def attribute(self, name: str, value: Any) -> Node:
         """A node that reads a new attribute of the graph module."""
         base = unique = identifier(name)

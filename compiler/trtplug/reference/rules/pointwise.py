@@ -68,7 +68,7 @@ ACTIVATION: Mapping[str, tuple[Callable[..., Any], str]] = {
     "SELU": (pointwise.selu, "alpha beta"),
     "SOFTSIGN": (functional.softsign, ""),
     "SOFTPLUS": (pointwise.softplus, "alpha beta"),
-    "CLIP": (torch.clamp, "alpha beta"),
+    "CLIP": (pointwise.clip, "alpha beta"),
     "HARD_SIGMOID": (pointwise.hard_sigmoid, "alpha beta"),
     "SCALED_TANH": (pointwise.scaled_tanh, "alpha beta"),
     "THRESHOLDED_RELU": (pointwise.thresholded_relu, "alpha"),

@@ -15,8 +15,8 @@ REDUCE: Mapping[str, Callable[..., Any]] = {
     "SUM": reductions.reduce_sum,
     "AVG": reductions.reduce_mean,
     "PROD": reductions.reduce_prod,
-    "MAX": torch.amax,
-    "MIN": torch.amin,
+    "MAX": reductions.reduce_max,
+    "MIN": reductions.reduce_min,
 }
 
 

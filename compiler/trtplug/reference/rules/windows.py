@@ -61,10 +61,10 @@ def resize(site: Site) -> Node:
 
 
 def grid_sample(site: Site) -> Node:
-    if len(site.dims(0)) != 4:
-        raise site.refuse(f"input of rank {len(site.dims(0))}; 4 is modelled")
     layer = site.handle
     mode, outside = layer.interpolation_mode.name, layer.sample_mode.name
+    if mode == "CUBIC" and len(site.dims(0)) != 4:
+        raise site.refuse(f"cubic interpolation of an input of rank {len(site.dims(0))}")
     if outside not in OUTSIDE:
         raise site.refuse(f"sample mode {outside}")
     return site.compute(resampling.grid_sample, *site.nodes(), SAMPLING[mode], OUTSIDE[outside], layer.align_corners)

@@ -37,6 +37,15 @@ def floor_divide(a: Tensor, b: Tensor) -> Tensor:
     return torch.div(a, b, rounding_mode="floor")
 
 
+def clip(x: Tensor, alpha: float, beta: float) -> Tensor:
+    """CLIP to alpha … beta; for integers the bounds are first brought into the dtype's range."""
+    if x.is_floating_point():
+        return torch.clamp(x, alpha, beta)
+    info = torch.iinfo(x.dtype)
+    low, high = (int(min(max(bound, info.min), info.max)) for bound in (alpha, beta))
+    return torch.clamp(x, low, high)
+
+
 def selu(x: Tensor, alpha: float, beta: float) -> Tensor:
     """SELU: beta * x above 0, else beta * alpha * (exp(x) - 1)."""
     return torch.where(x > 0, beta * x, beta * alpha * torch.expm1(x))

@@ -16,11 +16,37 @@ def reduce_sum(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
 
 
 def reduce_mean(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
-    """REDUCE, AVG; the mean of integers is truncated towards 0."""
+    """REDUCE, AVG; the mean of integers is truncated towards 0, that of no element is NaN or 0."""
     if x.is_floating_point():
         return torch.mean(x, axes, keep_dims)
-    count = math.prod(x.shape[axis] for axis in axes)
+    count = max(math.prod(x.shape[axis] for axis in axes), 1)
     return torch.div(reduce_sum(x, axes, keep_dims), count, rounding_mode="trunc")
+
+
+def _least(dtype: torch.dtype) -> float | int:
+    return -torch.inf if dtype.is_floating_point else torch.iinfo(dtype).min
+
+
+def _greatest(dtype: torch.dtype) -> float | int:
+    return torch.inf if dtype.is_floating_point else torch.iinfo(dtype).max
+
+
+def _of_nothing(x: Tensor, axes: list[int], keep_dims: bool, value: float | int) -> Tensor:
+    return torch.sum(x, axes, keep_dims, dtype=x.dtype).fill_(value)
+
+
+def reduce_max(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
+    """REDUCE, MAX; over no element: -inf, or the dtype's least integer."""
+    if any(x.shape[axis] == 0 for axis in axes):
+        return _of_nothing(x, axes, keep_dims, _least(x.dtype))
+    return torch.amax(x, axes, keep_dims)
+
+
+def reduce_min(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
+    """REDUCE, MIN; over no element: inf, or the dtype's greatest integer."""
+    if any(x.shape[axis] == 0 for axis in axes):
+        return _of_nothing(x, axes, keep_dims, _greatest(x.dtype))
+    return torch.amin(x, axes, keep_dims)
 
 
 def reduce_prod(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:

@@ -96,5 +96,5 @@ def resize(
 
 
 def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool) -> Tensor:
-    """GRID_SAMPLE of [N, C, H, W] at [N, H', W', 2], in Torch's own terms (bilinear …, zeros …)."""
+    """GRID_SAMPLE of [N, C, H, W] at [N, H', W', 2], or one axis more, in Torch's terms (bilinear …, zeros …)."""
     return functional.grid_sample(x, grid, mode, padding, align_corners)

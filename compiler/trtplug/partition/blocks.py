@@ -54,11 +54,11 @@ def partition(
 
 def _units(flow: Flow) -> ranks.Units:
     n = len(flow.nodes)
-    makes: list[list[int]] = [[] for _ in range(n)]
+    makes: list[tuple[int, ...]] = [()] * n
     outside = [False] * n
     for i, kind in enumerate(flow.kind):
         if flow.owner[i] >= 0 and flow.value[i] is Value.TENSOR:
-            makes[flow.owner[i]].append(i)
+            makes[flow.owner[i]] += (i,)
         if kind in (Kind.TORCH, Kind.SCALAR, Kind.OUTPUT):
             for t in flow.reads[i]:
                 outside[t] = True

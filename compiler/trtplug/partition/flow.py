@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -43,9 +43,10 @@ class Flow:
     value: list[Value]
     kind: list[Kind]
     owner: list[int]  # -1: no unit makes it
-    before: list[list[int]]  # unit: the units that have to run before it
-    reads: list[list[int]]  # tensors made by units or coming in that it reads, itself or through constants
-    rest: list[list[int]]  # unit, constant or output: constants, sizes and numbers among its arguments
+    args: list[tuple[int, ...]]
+    before: list[Sequence[int]]  # unit: the units that have to run before it
+    reads: list[Sequence[int]]  # tensors made by units or coming in that it reads, itself or through constants
+    rest: list[Sequence[int]]  # unit, constant or output: constants, sizes and numbers among its arguments
     sizes: Sizes = field(default_factory=Sizes)
     size_from_tensorrt: bool = False  # some size is known only from what a TensorRT node makes
 
@@ -61,9 +62,10 @@ def analyze(graph: fx.Graph, supported: Callable[[fx.Node], bool]) -> Flow:
         value=[value_of(node) for node in nodes],
         kind=[Kind.DEAD] * n,
         owner=[-1] * n,
-        before=[[] for _ in range(n)],
-        reads=[[] for _ in range(n)],
-        rest=[[] for _ in range(n)],
+        args=[tuple([index[argument] for argument in node.all_input_nodes]) for node in nodes],
+        before=[()] * n,
+        reads=[()] * n,
+        rest=[()] * n,
     )
     writes = find_writes(nodes, index)
     _find_sizes(flow)
@@ -82,9 +84,10 @@ def analyze(graph: fx.Graph, supported: Callable[[fx.Node], bool]) -> Flow:
             flow.kind[i] = Kind.INPUT if i in writes.storages else Kind.CONSTANT
         elif flow.kind[i] is not Kind.SIZE:
             _place(flow, i, fixed[i], not (barred[i] or effects[i]) and _eligible(flow, i), supported)
-            flow.before[i].extend(flow.owner[j] for j in writes.edges.get(i, ()) if flow.owner[j] >= 0)
+            if i in writes.edges:
+                flow.before[i] = [*flow.before[i], *(flow.owner[j] for j in writes.edges[i] if flow.owner[j] >= 0)]
             if effects[i]:
-                flow.before[i].extend([last_effect] if last_effect >= 0 else [])
+                flow.before[i] = [*flow.before[i], *([last_effect] if last_effect >= 0 else [])]
                 last_effect = i
     return flow
 
@@ -106,7 +109,7 @@ def _find_sizes(flow: Flow) -> None:
         numeric = flow.value[i] is Value.NUMBER
         if numeric or flow.sizes.resolve(expr) is not None:
             kind[i] = Kind.SIZE
-        elif not is_getitem(node) or kind[flow.index[node.all_input_nodes[0]]] is Kind.SCALAR:
+        elif not is_getitem(node) or kind[flow.args[i][0]] is Kind.SCALAR:
             kind[i] = Kind.SCALAR
 
 
@@ -114,12 +117,12 @@ def _is_size_arithmetic(flow: Flow, i: int) -> bool:
     node = flow.nodes[i]
     if node.op != "call_function":
         return False
-    if getattr(node.target, "overloadpacket", None) in _READS_SHAPE:
-        return True
-    if flow.value[i] not in (Value.SIZE, Value.SCALAR, Value.NUMBER):
-        return False
-    return is_getitem(node) or all(
-        flow.value[flow.index[a]] not in (Value.TENSOR, Value.OTHER) for a in node.all_input_nodes
+    if flow.value[i] is Value.TENSOR or flow.value[i] is Value.OTHER:
+        return getattr(node.target, "overloadpacket", None) in _READS_SHAPE
+    return (
+        is_getitem(node)
+        or getattr(node.target, "overloadpacket", None) in _READS_SHAPE
+        or all(flow.value[j] not in (Value.TENSOR, Value.OTHER) for j in flow.args[i])
     )
 
 
@@ -143,8 +146,12 @@ def _fixed(flow: Flow, writes: Writes, effects: list[bool]) -> list[bool]:
             fixed[i] = flow.value[i] in (Value.SIZE, Value.NUMBER)
         elif flow.kind[i] is Kind.SIZE:
             fixed[i] = all(flow.nodes[j].op == "placeholder" for j in size_sources(flow, i))
-        elif node.op == "call_function" and flow.kind[i] is not Kind.SCALAR and not is_random(node):
-            fixed[i] = all(fixed[flow.index[argument]] for argument in node.all_input_nodes)
+        elif node.op == "call_function" and flow.kind[i] is not Kind.SCALAR:
+            for j in flow.args[i]:
+                if not fixed[j]:
+                    break
+            else:
+                fixed[i] = not is_random(node)
     return fixed
 
 
@@ -154,7 +161,7 @@ def _find_live(flow: Flow, effects: list[bool]) -> list[bool]:
     Only tensors and SymInts enter a block, only tensors leave it: a maker of several values that someone takes whole,
     or of a scalar that cannot be read elsewhere, stays in Torch, and so does who takes several values whole.
     """
-    nodes, kind, value, index = flow.nodes, flow.kind, flow.value, flow.index
+    nodes, kind, value = flow.nodes, flow.kind, flow.value
     live = [False] * len(nodes)
     barred = [False] * len(nodes)
     for i in reversed(range(len(nodes))):
@@ -169,13 +176,12 @@ def _find_live(flow: Flow, effects: list[bool]) -> list[bool]:
         if kind[i] is Kind.DEAD:
             kind[i] = Kind.OUTPUT if node.op == "output" else Kind.PART if is_getitem(node) else Kind.TORCH
         whole = kind[i] is not Kind.PART
-        for argument in node.all_input_nodes:
-            j = index[argument]
+        for j in flow.args[i]:
             live[j] = True
-            if whole and value[j] is Value.OTHER and argument.op != "get_attr":
+            if whole and value[j] is Value.OTHER and nodes[j].op != "get_attr":
                 barred[i] = barred[j] = True
         if kind[i] is Kind.PART and (barred[i] or value[i] in (Value.SIZE, Value.SCALAR)):
-            barred[index[node.all_input_nodes[0]]] = True
+            barred[flow.args[i][0]] = True
     return barred
 
 
@@ -184,9 +190,8 @@ def _eligible(flow: Flow, i: int) -> bool:
     node, value = flow.nodes[i], flow.value
     if node.op != "call_function" or value[i] in (Value.SIZE, Value.SCALAR, Value.NUMBER):
         return False
-    for argument in node.all_input_nodes:
-        j = flow.index[argument]
-        if value[j] is Value.TENSOR or value[j] is Value.SIZE or argument.op == "get_attr":
+    for j in flow.args[i]:
+        if value[j] is Value.TENSOR or value[j] is Value.SIZE or flow.nodes[j].op == "get_attr":
             continue
         if value[j] is not Value.NUMBER or flow.kind[j] not in (Kind.SIZE, Kind.INPUT):
             return False
@@ -195,37 +200,39 @@ def _eligible(flow: Flow, i: int) -> bool:
 
 def _place(flow: Flow, i: int, fixed: bool, eligible: bool, supported: Callable[[fx.Node], bool]) -> None:
     """Decide between TENSORRT, TORCH and CONSTANT, and note what the node reads."""
-    node, kind, owner = flow.nodes[i], flow.kind, flow.owner
-    reads, rest, before = flow.reads[i], flow.rest[i], flow.before[i]
-    if kind[i] is Kind.PART:
-        source = flow.index[node.all_input_nodes[0]]
-        if kind[source] is Kind.CONSTANT:
-            kind[i] = Kind.CONSTANT
-        elif owner[source] < 0:
-            kind[i] = Kind.TORCH
-    for argument in node.all_input_nodes:
-        j = flow.index[argument]
+    kind, owner, args = flow.kind, flow.owner, flow.args[i]
+    reads: list[int] = []
+    rest: list[int] = []
+    before: list[int] = []
+    for j in args:
+        if owner[j] >= 0:
+            before.append(owner[j])
+        else:
+            before.extend(_makers(flow, j))
         if flow.value[j] is Value.TENSOR and (owner[j] >= 0 or kind[j] is Kind.INPUT):
             reads.append(j)
         else:
             rest.append(j)
-            if kind[j] is Kind.CONSTANT and flow.reads[j]:
-                flow.reads[i] = reads = list(dict.fromkeys((*reads, *flow.reads[j])))
-        before.extend(_makers(flow, j))
-    if kind[i] is Kind.TORCH and eligible and supported(node):
+            if kind[j] is Kind.CONSTANT:
+                reads.extend(flow.reads[j])
+    flow.rest[i] = tuple(rest)
+    flow.reads[i] = tuple(dict.fromkeys(reads)) if rest else tuple(reads)
+    flow.before[i] = tuple(dict.fromkeys(before)) if len(before) > 1 else tuple(before)
+    if kind[i] is Kind.PART:
+        if kind[args[0]] is Kind.CONSTANT:
+            kind[i] = Kind.CONSTANT
+        elif owner[args[0]] < 0:
+            kind[i] = Kind.TORCH
+        else:
+            owner[i] = owner[args[0]]
+    elif kind[i] is Kind.TORCH and eligible and supported(flow.nodes[i]):
         kind[i] = Kind.CONSTANT if fixed else Kind.TENSORRT
     if kind[i] in (Kind.TENSORRT, Kind.TORCH, Kind.SCALAR):
         owner[i] = i
-    elif kind[i] is Kind.CONSTANT:
-        flow.before[i] = list(dict.fromkeys(before))
-    elif kind[i] is Kind.PART:
-        owner[i] = owner[flow.index[node.all_input_nodes[0]]]
 
 
-def _makers(flow: Flow, j: int) -> list[int]:
-    """The units that have to run before node j can be read."""
-    if flow.owner[j] >= 0:
-        return [flow.owner[j]]
+def _makers(flow: Flow, j: int) -> Sequence[int]:
+    """The units that have to run before node j can be read, which no unit makes."""
     if flow.kind[j] is Kind.CONSTANT:
         return flow.before[j]
     makers = [flow.owner[source] for source in size_sources(flow, j) if flow.owner[source] >= 0]

@@ -118,6 +118,8 @@ class NetworkBuilder:
             tensor = value.detach()
         else:
             tensor = torch.tensor(value, dtype=dtype)
+            if isinstance(value, float) and not tensor.is_floating_point() and tensor.item() != value:
+                raise self.fail(f"the number {value} cannot be a constant of {dtype}: cast the other operand first")
             key = (tuple(tensor.shape), tensor.dtype, rank, repr(value))
         known = self._constants.get(key)
         if known is None:

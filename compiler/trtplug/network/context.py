@@ -89,8 +89,11 @@ class Context:
         """Numbers become constants of the tensors' dtype; ranks are made equal."""
         tensors = [value for value in values if not isinstance(value, int | float)]
         dtype = self.dtype(tensors[0]) if tensors else None
-        made = [self.constant(value, dtype) if isinstance(value, int | float) else value for value in values]
-        return self._align(*made)
+        rank = max((len(tensor.shape) for tensor in tensors), default=0)
+        return [
+            self._network.constant(value, dtype, rank) if isinstance(value, int | float) else self._lift(value, rank)
+            for value in values
+        ]
 
     def _align(self, *tensors: Any) -> list[Any]:
         """Leading axes of size 1, so that all tensors have the largest rank."""

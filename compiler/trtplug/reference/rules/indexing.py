@@ -1,4 +1,4 @@
-"""Gather, scatter, one-hot, top-k, non-zero."""
+"""Gather, scatter, one-hot, top-k, non-zero, non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch.fx import Node
 
-from trtplug.reference.semantics import indexing
+from trtplug.reference.semantics import boxes, indexing
 from trtplug.reference.site import Rule, Site
 
 
@@ -43,8 +43,16 @@ def non_zero(site: Site) -> Node:
     return site.move(indexing.non_zero, site.node(0), site.out_dtype())
 
 
+def non_maximum_suppression(site: Site) -> Node:
+    layer = site.handle
+    operands = site.node(0), site.node(1), site.ints(2), site.maybe(3), site.maybe(4)
+    centred = layer.bounding_box_format.name == "CENTER_SIZES"
+    return site.move(boxes.non_maximum_suppression, *operands, centred, layer.topk_box_limit, site.out_dtype())
+
+
 RULES: Mapping[str, Rule] = {
     "GATHER": gather,
+    "NMS": non_maximum_suppression,
     "NON_ZERO": non_zero,
     "ONE_HOT": one_hot,
     "SCATTER": scatter,

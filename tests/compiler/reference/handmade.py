@@ -1,0 +1,93 @@
+"""Networks written by hand: no converter has touched them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trtplug._tensorrt import library, trt_dtype
+from trtplug.reference import LiftedModule, lift
+
+trt = library()
+
+
+class Quiet(trt.ILogger):
+    """A logger that keeps what it hears."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self.records: list[str] = []
+
+    def log(self, severity: Any, message: str) -> None:
+        self.records.append(message)
+
+
+class Handmade:
+    """A network definition under construction, with short ways to write inputs, constants and outputs."""
+
+    def __init__(self) -> None:
+        self.logger = Quiet()
+        self.builder = trt.Builder(self.logger)
+        self.network = self.builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        self.held: list[Any] = []
+        self.table: dict[str, torch.Tensor] = {}
+
+    def input(self, name: str, dtype: torch.dtype, *shape: int) -> Any:
+        return self.network.add_input(name, trt_dtype(dtype), shape)
+
+    def constant(self, value: Any, dtype: torch.dtype | None = None) -> Any:
+        """A constant that the network hands back as numpy, or, for bfloat16 and fp8, through the table only."""
+        tensor = torch.as_tensor(value, dtype=dtype)
+        return self.constant_layer(tensor).get_output(0)
+
+    def constant_layer(self, tensor: torch.Tensor) -> Any:
+        self.held.append(tensor)
+        layer = self.network.add_constant(tuple(tensor.shape), self.weights(tensor))
+        if tensor.dtype in (torch.bfloat16, torch.float8_e4m3fn):
+            layer.name = f"constant_{len(self.table)}"
+            self.table[layer.name] = tensor
+        return layer
+
+    def weights(self, tensor: torch.Tensor) -> Any:
+        self.held.append(tensor)
+        if tensor.dtype in (torch.bfloat16, torch.float8_e4m3fn):
+            return trt.Weights(trt_dtype(tensor.dtype), tensor.data_ptr(), tensor.numel())
+        self.held.append(tensor.contiguous().numpy())
+        return trt.Weights(self.held[-1])
+
+    def lift(self, *outputs: Any, check: bool = True) -> LiftedModule:
+        for tensor in outputs:
+            self.network.mark_output(tensor)
+        return lift(self.network, self.table, check=check)
+
+    def run(self, output: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        """The value of one output."""
+        (result,) = self.lift(output)(*inputs)
+        assert isinstance(result, torch.Tensor)
+        return result
+
+    def computed_shape(self, value: Any) -> list[int] | None:
+        """What TensorRT's own shape arithmetic makes of a 1-D integer tensor; None where it declines.
+
+        Each element becomes the size of a fill layer's output. Offset and clipped: a size must not be negative.
+        """
+        return [self._computed(value, place) for place in range(value.shape[0])]  # type: ignore[misc]
+
+    def _computed(self, value: Any, place: int) -> int | None:
+        op, n = trt.ElementWiseOperation, self.network
+        dtype = torch.int64 if value.dtype == trt.int64 else torch.int32
+        one = n.add_slice(value, (place,), (1,), (1,)).get_output(0)
+        low = n.add_elementwise(one, self.constant([-CLIP], dtype), op.MAX).get_output(0)
+        both = n.add_elementwise(low, self.constant([CLIP], dtype), op.MIN).get_output(0)
+        size = n.add_elementwise(both, self.constant([CLIP], dtype), op.SUM).get_output(0)
+        fill = n.add_fill((1,), trt.FillOperation.LINSPACE, trt.float32)
+        fill.set_input(0, size)
+        try:
+            found = int(fill.get_output(0).shape[0])
+        except (RuntimeError, ValueError):
+            return None
+        return None if found < 0 else found - CLIP
+
+
+CLIP = 2**30 - 1

@@ -66,7 +66,7 @@ class _Conversion:
     ) -> None:
         self.module, self.converter_of, self.ranges, self.name = graph_module, converter_of, ranges, name
         self.network = NetworkBuilder()
-        self.book = SizeBook(self.network)
+        self.book = SizeBook(self.network, ranges)
         self.context = Context(self.network, self.book)
         self.values: dict[Node, Any] = {}
         self.inputs: list[Binding] = []

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import sympy
 import torch
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+
+Bounds: TypeAlias = tuple[float, float]
+"""Smallest and largest value, possibly infinite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,21 @@ def size_range(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> Range:
     extremes = [_evaluate(expression, symbols, corner) for corner in corners]
     typical = _evaluate(expression, symbols, [span.opt for span in spans])
     return Range(min(extremes), typical, max(extremes))
+
+
+def size_bounds(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> Bounds:
+    """What a size expression certainly lies between: every value of its symbols is thought of, not only the corners."""
+    if not isinstance(size, torch.SymInt):
+        return (int(size), int(size))
+    expression = size.node.expr
+    spans = {symbol: _values(symbol, ranges, size.node.shape_env) for symbol in expression.free_symbols}
+    found = bound_sympy(expression, spans)
+    return (float(found.lower), float(found.upper))
+
+
+def _values(symbol: sympy.Symbol, ranges: Mapping[sympy.Symbol, Range], shape_env: Any) -> Any:
+    span = ranges.get(symbol)
+    return shape_env.bound_sympy(symbol) if span is None else ValueRanges(span.min, span.max)
 
 
 def _evaluate(expression: sympy.Expr, symbols: list[sympy.Symbol], values: Any) -> int:

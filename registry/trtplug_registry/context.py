@@ -76,7 +76,10 @@ class ConverterContext(Protocol):
         """Sizes as one int64 tensor of shape (len(sizes),)."""
 
     def size_math(self, op: str, left: NetworkSize, right: NetworkSize) -> NetworkSize:
-        """Arithmetic on sizes by the name of an ``ElementWiseOperation``; folded where both are ints."""
+        """Arithmetic on sizes by the name of an ``ElementWiseOperation``.
+
+        No layer is made where ints, or what values the sizes can have, decide the result.
+        """
 
     def cast(self, tensor: NetworkTensor, dtype: torch.dtype) -> NetworkTensor:
         """The tensor in another dtype; itself where it has that dtype already."""

@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from trtplug._tensorrt import trt_dtype
 from trtplug.network.builder import NetworkBuilder
-from trtplug.network.sizes import SizeBook, fold
+from trtplug.network.sizes import SizeBook
 from trtplug_registry import TensorFacts, describe_value, tensors_in
 
 
@@ -55,10 +55,7 @@ class Context:
         return self._sizes.tensor(sizes)
 
     def size_math(self, op: str, left: Any, right: Any) -> Any:
-        if isinstance(left, int) and isinstance(right, int):
-            return fold(op, left, right)
-        left, right = (self.constant(s, torch.int64) if isinstance(s, int) else s for s in (left, right))
-        return self._elementwise(op, left, right)
+        return self._sizes.math(op, left, right)
 
     # --- pointwise ------------------------------------------------------------------------------------------------
 
@@ -134,19 +131,18 @@ class Context:
             attributes: dict[str, Any] = {"zero_is_placeholder": False} if zeros else {}
             return self.add("shuffle", tensor, reshape_dims=tuple(sizes), **attributes).get_output(0)
         own = self.sizes(tensor)
-        if 0 not in sizes and -1 not in sizes:
+        if -1 in sizes or all(self._sizes.bounds(size)[0] >= 1 for size in sizes):
             dims = [self._placeholder(size, place, own) for place, size in enumerate(sizes)]
-            if sum(dim is None for dim in dims) <= 1:  # one unknown can be inferred, unless something may be empty
-                known = tuple(-1 if dim is None else dim for dim in dims)
-                return self.add("shuffle", tensor, reshape_dims=known).get_output(0)
+            if dims.count(-1) <= 1:  # one unknown can be inferred, unless another may be 0
+                return self.add("shuffle", tensor, reshape_dims=tuple(dims)).get_output(0)
         asked = self.size_tensor(sizes)
         return self.add("shuffle", tensor, inputs={1: asked}, zero_is_placeholder=False).get_output(0)
 
-    def _placeholder(self, size: Any, place: int, own: Sequence[Any]) -> int | None:
-        """0 for the input's own size at this place, an int for a static size, else None."""
+    def _placeholder(self, size: Any, place: int, own: Sequence[Any]) -> int:
+        """0 for the input's own size at this place, an int for a static size, else -1."""
         if isinstance(size, int):
             return size
-        return 0 if place < len(own) and own[place] is size else None
+        return 0 if place < len(own) and own[place] is size else -1
 
     def permute(self, tensor: Any, order: Sequence[int]) -> Any:
         rank = len(tensor.shape)

@@ -1,10 +1,13 @@
 """Sizes inside a network: ints where they are known, 0-d int64 tensors where they are not.
 
-Sizes with one symbolic expression are one tensor, so that "the same size" can be seen by identity.
+Sizes with one symbolic expression are one tensor, so that "the same size" can be seen by identity. What values a size
+can have is kept too, so that arithmetic whose result they decide costs no layer.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,8 +16,9 @@ import sympy
 import torch
 
 from trtplug.network.builder import NetworkBuilder
+from trtplug.ranges import Bounds, Range, size_bounds
 
-_FOLD: Mapping[str, Callable[[int, int], int]] = {
+_FOLD: Mapping[str, Callable[[Any, Any], Any]] = {
     "SUM": operator.add,
     "SUB": operator.sub,
     "PROD": operator.mul,
@@ -23,6 +27,8 @@ _FOLD: Mapping[str, Callable[[int, int], int]] = {
     "MAX": max,
     "POW": operator.pow,
 }
+_NEUTRAL: Mapping[str, int] = {"SUM": 0, "SUB": 0, "PROD": 1, "FLOOR_DIV": 1, "POW": 1}
+"""What changes nothing on the right."""
 
 
 def fold(op: str, left: int, right: int) -> int:
@@ -30,11 +36,29 @@ def fold(op: str, left: int, right: int) -> int:
     return int(_FOLD[op](left, right))
 
 
-class SizeBook:
-    """What is known of the sizes in one network."""
+def bounds_of(op: str, left: Bounds, right: Bounds) -> Bounds:
+    """What a result lies between, from what its operands lie between."""
+    if op in ("FLOOR_DIV", "POW"):  # monotone in each operand only among positive numbers
+        if left[0] < 0 or right[0] < 1 or math.inf in (*left, *right):
+            return (-math.inf, math.inf)
+    elif op == "PROD" and math.inf in map(abs, (*left, *right)):
+        return (0 if left[0] >= 0 and right[0] >= 0 else -math.inf, math.inf)
+    corners = [_FOLD[op](one, two) for one, two in itertools.product(left, right)]
+    return (min(corners), max(corners))
 
-    def __init__(self, network: NetworkBuilder) -> None:
+
+class SizeBook:
+    """What is known of the sizes in one network.
+
+    Args:
+        network: where layers go.
+        ranges: of the symbols; what is missing is taken from the graph's own constraints.
+    """
+
+    def __init__(self, network: NetworkBuilder, ranges: Mapping[sympy.Symbol, Range] | None = None) -> None:
         self._network = network
+        self._ranges = ranges or {}
+        self._bounds: dict[Any, Bounds] = {}
         self._by_expression: dict[sympy.Expr, Any] = {}
         self._shapes: dict[Any, Any] = {}
         self._expressions: dict[Any, tuple[Any, ...]] = {}
@@ -48,6 +72,38 @@ class SizeBook:
         """A symbolic size's own tensor, unless there is one already."""
         if isinstance(size, torch.SymInt):
             self._by_expression.setdefault(size.node.expr, tensor)
+            self._bounds.setdefault(tensor, size_bounds(size, self._ranges))
+
+    def bounds(self, size: Any) -> Bounds:
+        """What a size lies between, in every call that the network is for."""
+        return (size, size) if isinstance(size, int) else self._bounds.get(size, (-math.inf, math.inf))
+
+    def math(self, op: str, left: Any, right: Any) -> Any:
+        """Arithmetic by the name of an ``ElementWiseOperation``; no layer where what is known decides the result."""
+        if isinstance(left, int) and isinstance(right, int):
+            return fold(op, left, right)
+        simpler = self._simplified(op, left, right)
+        if simpler is not None:
+            return simpler
+        operands = [self._network.constant(s, torch.int64) if isinstance(s, int) else s for s in (left, right)]
+        operation = getattr(self._network.trt.ElementWiseOperation, op)
+        made = self._network.add("elementwise", *operands, operation).get_output(0)
+        self._bounds[made] = bounds_of(op, self.bounds(left), self.bounds(right))
+        return made
+
+    def _simplified(self, op: str, left: Any, right: Any) -> Any:
+        if op in ("MIN", "MAX"):
+            one, two = (left, right) if op == "MIN" else (right, left)
+            if left is right or self.bounds(one)[1] <= self.bounds(two)[0]:
+                return left
+            return right if self.bounds(two)[1] <= self.bounds(one)[0] else None
+        if op == "SUB" and left is right:
+            return 0
+        if op == "PROD" and 0 in (left, right):
+            return 0
+        if right == _NEUTRAL.get(op):
+            return left
+        return right if op in ("SUM", "PROD") and left == _NEUTRAL[op] else None
 
     def of(self, tensor: Any) -> tuple[Any, ...]:
         """Every size of a tensor."""
@@ -68,8 +124,8 @@ class SizeBook:
         if known is None:
             place = self._network.constant(axis, torch.int64)
             known = self._network.add("gather", self.shape(tensor), place, 0).get_output(0)
-            if expression is not None:
-                self._by_expression[expression] = known
+            self.define(size, known)
+            self._bounds.setdefault(known, (0, math.inf))
         return known
 
     def shape(self, tensor: Any) -> Any:

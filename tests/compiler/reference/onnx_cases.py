@@ -88,8 +88,11 @@ def parse(model: Any, arrays: list[Any], live: set[int], logger: Any) -> tuple[A
     return network, builder, parser
 
 
-def run(case: Any, logger: Any) -> tuple[str, str]:
-    """A test's verdict (agrees, differs, unsupported, fails, rejected, skipped) and the details."""
+def run(case: Any, logger: Any, kinds: list[str]) -> tuple[str, str]:
+    """A test's verdict (agrees, differs, unsupported, fails, rejected, skipped) and the details.
+
+    The kinds of the network's layers are added to the list.
+    """
     import numpy as np
     import torch
 
@@ -114,6 +117,7 @@ def run(case: Any, logger: Any) -> tuple[str, str]:
             continue
         if network.num_layers == 0:
             return "skipped", "no layer is left"
+        kinds += sorted({network.get_layer(index).type.name for index in range(network.num_layers)})
         feeds = {case.model.graph.input[i].name: torch.from_numpy(np.array(arrays[i])) for i in sorted(live)}
         try:
             module = lift(network, {})
@@ -166,12 +170,13 @@ def work(cases: list[Any], out: int) -> None:
     logger = Silent()
     for case in cases:
         os.write(out, f"{case.name}\n".encode())
+        kinds: list[str] = []
         started = time.perf_counter()
         try:
-            verdict, detail = run(case, logger)
+            verdict, detail = run(case, logger, kinds)
         except Exception as error:
             verdict, detail = "broken", f"{type(error).__name__}: {error}"
-        record = {"name": case.name, "verdict": verdict, "detail": detail[:300]}
+        record = {"name": case.name, "verdict": verdict, "detail": detail[:300], "kinds": kinds}
         record["seconds"] = round(time.perf_counter() - started, 3)
         os.write(out, (json.dumps(record) + "\n").encode())
 
@@ -207,7 +212,7 @@ def verdicts(cases: list[Any]) -> Iterator[dict[str, Any]]:
                 current = line.strip()
         _, status = os.waitpid(worker, 0)
         if status != 0:
-            yield {"name": current, "verdict": "crashed", "detail": f"status {status}", "seconds": 0.0}
+            yield {"name": current, "verdict": "crashed", "detail": f"status {status}", "kinds": []}
             shares.append(share[done + 1 :])
             workers.append(fork(shares[-1]))
 

@@ -76,7 +76,7 @@ class Program:
         return self.binary(a, self.binary(quotient, b, OPS.PROD), OPS.SUB)
 
     def power(self) -> Any:
-        base = self.bounded(self.pick(), -20, 20)
+        base = self.nonzero(self.bounded(self.pick(), -20, 20))  # 0 to a negative power is infinite
         return self.binary(base, self.bounded(self.like(base), -3, 3), OPS.POW)
 
     def unary(self) -> Any:

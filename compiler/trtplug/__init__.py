@@ -1,0 +1,89 @@
+"""PyTorch models into TensorRT engines, every converter and lowering pass a plugin.
+
+    program = trtplug.trace(model, inputs=[trtplug.Input(min_shape=…, opt_shape=…, max_shape=…)])
+    compiled = trtplug.compile(program)
+    compiled(*args)
+    compiled.report
+
+Importing this imports neither TensorRT nor ``torch._dynamo``; each name below is loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trtplug.artefacts import save
+    from trtplug.compilation import FallbackWarning, compile, explain, registry
+    from trtplug.compiled import CompiledModule
+    from trtplug.errors import (
+        BuildError,
+        ConversionError,
+        ExecutorError,
+        InputError,
+        LoweringError,
+        SettingsError,
+        TraceError,
+    )
+    from trtplug.ranges import Range
+    from trtplug.report import CompilationReport
+    from trtplug.settings import Settings
+    from trtplug.tracing import Input, Program, trace
+    from trtplug_registry import TrtplugError
+
+__all__ = [
+    "BuildError",
+    "CompilationReport",
+    "CompiledModule",
+    "ConversionError",
+    "ExecutorError",
+    "FallbackWarning",
+    "Input",
+    "InputError",
+    "LoweringError",
+    "Program",
+    "Range",
+    "Settings",
+    "SettingsError",
+    "TraceError",
+    "TrtplugError",
+    "compile",
+    "explain",
+    "registry",
+    "save",
+    "trace",
+]
+
+_HOME = {
+    "trtplug.artefacts": ("save",),
+    "trtplug.compilation": ("FallbackWarning", "compile", "explain", "registry"),
+    "trtplug.compiled": ("CompiledModule",),
+    "trtplug.errors": (
+        "BuildError",
+        "ConversionError",
+        "ExecutorError",
+        "InputError",
+        "LoweringError",
+        "SettingsError",
+        "TraceError",
+    ),
+    "trtplug.ranges": ("Range",),
+    "trtplug.report": ("CompilationReport",),
+    "trtplug.settings": ("Settings",),
+    "trtplug.tracing": ("Input", "Program", "trace"),
+    "trtplug_registry": ("TrtplugError",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'trtplug' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -150,3 +150,26 @@ def read_dims(layer: Any, attribute: str) -> list[int] | None:
         return None if dims is None else list(dims)
     except (RuntimeError, ValueError):
         return None
+
+
+class _Capabilities:
+    """Which names the TensorRT at hand has; see `trtplug_registry.Capabilities`. Imports it when first asked."""
+
+    @property
+    def version(self) -> str:
+        return str(library().__version__)
+
+    @functools.cache  # noqa: B019  one object, few names
+    def has(self, name: str) -> bool:
+        found: Any = library()
+        for part in name.split("."):
+            found = getattr(found, part, None)
+            if found is None:
+                return False
+        return True
+
+
+@functools.cache
+def capabilities() -> _Capabilities:
+    """What the TensorRT at hand can do."""
+    return _Capabilities()

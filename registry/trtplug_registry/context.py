@@ -124,9 +124,15 @@ class ConverterContext(Protocol):
         start: Sequence[NetworkSize],
         size: Sequence[NetworkSize],
         stride: Sequence[NetworkSize],
+        *,
+        axes: Sequence[int] | None = None,
+        fill: NetworkTensor | None = None,
         **attributes: Any,
     ) -> NetworkTensor:
-        """``size`` elements from ``start`` in steps of ``stride``, one entry per axis."""
+        """``size`` elements from ``start`` in steps of ``stride``, one entry per axis, or per one of ``axes``.
+
+        What lies outside is an error, or ``fill`` (a 0-d tensor) where it is given, or as the attribute ``mode`` says.
+        """
 
     def concat(self, tensors: Sequence[NetworkTensor], axis: int) -> NetworkTensor: ...
 

@@ -26,7 +26,8 @@ class LoweringPass:
         name: short, with dashes.
         function: changes a ``GraphModule`` in place; returns whether it changed anything.
         phase: ``"early"`` or ``"late"``.
-        before, after: ids (``plugin:name``) of passes of the same phase that it must precede or follow.
+        before, after: ids of passes of the same phase that it must precede or follow: ``plugin:name``, or the bare name
+            of a pass of the same plugin.
         plugin: who brought it; set by the registry.
     """
 

@@ -165,10 +165,19 @@ def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
         raise PluginError(f"it has two lowering passes named {twice!r}")
     return {
         "converters": tuple(dataclasses.replace(item, **stamp, built_in=built_in) for item in converters),
-        "passes": tuple(dataclasses.replace(item, **stamp) for item in passes),
+        "passes": tuple(_stamped(item, name) for item in passes),
         "executors": tuple(dataclasses.replace(item, **stamp) for item in executors),
         "decompositions": types.MappingProxyType(decompositions),
     }
+
+
+def _stamped(item: LoweringPass, plugin: str) -> LoweringPass:
+    """The pass with its owner; anchors without a plugin mean the same plugin."""
+
+    def whole(anchors: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(anchor if ":" in anchor else f"{plugin}:{anchor}" for anchor in anchors)
+
+    return dataclasses.replace(item, plugin=plugin, before=whole(item.before), after=whole(item.after))
 
 
 def _declared(results: Iterable[Any], kind: type, hook: str) -> list[Any]:

@@ -307,8 +307,8 @@ class Axis(Spec):
 def axis_range(axis: Axis, call: Call) -> int | None:
     """How many places an `Axis` chooses among, for this call."""
     of = call.get(axis.of)
-    if isinstance(of, list) and of:
-        of = of[0]
+    if isinstance(of, list) and of:  # of the largest: an empty 1-D tensor may stand among others in a concatenation
+        of = max(of, key=lambda facts: facts.rank if isinstance(facts, TensorFacts) else -1)
     return max(1, of.rank + axis.insert) if isinstance(of, TensorFacts) else None
 
 

@@ -1,0 +1,151 @@
+"""The command line: ``trtplug compile | explain | plugins``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trtplug_registry import TrtplugError
+
+app = typer.Typer(
+    help="PyTorch models into TensorRT engines, every converter and lowering pass a plugin.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[
+    str, typer.Argument(help="A .pt2 file, or FILE.py:FUNCTION, the function returning (module, example_args).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Also write the report as one self-contained page.")]
+MinBlockSize = Annotated[int, typer.Option(help="Blocks with fewer compute nodes stay in Torch.")]
+TorchOps = Annotated[list[str] | None, typer.Option("--torch-op", help="An op or module path that stays in Torch.")]
+Block = Annotated[list[str] | None, typer.Option("--block", help="A plugin that is not even imported.")]
+Prefer = Annotated[list[str] | None, typer.Option("--prefer", help="A plugin whose converters come first.")]
+
+
+@app.command()
+def compile(
+    model: Model,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for engines and manifest.")] = None,
+    min_block_size: MinBlockSize = 3,
+    torch_op: TorchOps = None,
+    block: Block = None,
+    prefer: Prefer = None,
+    json: AsJson = False,
+    html: Html = None,
+) -> None:
+    """Compile a model into TensorRT engines; show the partition and why the rest stays in Torch."""
+    import trtplug
+    from trtplug.progress import build_progress
+
+    program = load_model(model)
+    settings = _settings(min_block_size, torch_op, block, prefer)
+    with build_progress(enabled=not json and sys.stderr.isatty()) as progress:
+        compiled = trtplug.compile(program, progress=progress, **settings)
+    _show(compiled.report, json, html)
+    if output is not None:
+        folder = trtplug.save(compiled, output)
+        typer.echo(f"saved {folder}", err=True)
+
+
+@app.command()
+def explain(
+    model: Model,
+    min_block_size: MinBlockSize = 3,
+    torch_op: TorchOps = None,
+    block: Block = None,
+    prefer: Prefer = None,
+    json: AsJson = False,
+    html: Html = None,
+) -> None:
+    """Show what `compile` would put into TensorRT, and why not the rest. Builds nothing."""
+    import trtplug
+
+    settings = _settings(min_block_size, torch_op, block, prefer)
+    _show(trtplug.explain(load_model(model), **settings), json, html)
+
+
+@app.command()
+def plugins(json: AsJson = False) -> None:
+    """List the installed plugins: where they come from, what they bring, and why one is disabled."""
+    from trtplug.cli.listing import plugin_rows, print_plugins
+
+    rows = plugin_rows()
+    if json:
+        import json as encoder
+
+        typer.echo(encoder.dumps(rows, indent=2))
+    else:
+        print_plugins(rows)
+
+
+def load_model(name: str) -> Any:
+    """An `ExportedProgram` or a `Program`, from a ``.pt2`` file or ``file.py:function``.
+
+    Raises:
+        TrtplugError: the file or the function is not there, or returns something else.
+    """
+    import torch
+
+    import trtplug
+
+    path, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")
+    file = Path(path)
+    if not file.is_file():
+        raise TrtplugError(f"model {name!r}: there is no file {path!r}; name a .pt2 file or FILE.py:FUNCTION")
+    if not function:
+        if file.suffix != ".pt2":
+            raise TrtplugError(f"model {name!r}: name a .pt2 file or FILE.py:FUNCTION")
+        return torch.export.load(str(file))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    make = getattr(module, function, None)
+    if not callable(make):
+        raise TrtplugError(f"model {name!r}: {path} has no function {function!r}")
+    made = make()
+    if isinstance(made, trtplug.Program | torch.export.ExportedProgram):
+        return made
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
+        raise TrtplugError(f"model {name!r}: {function}() returned {type(made).__name__}, not (module, example_args)")
+    return trtplug.trace(made[0], made[1])
+
+
+def _settings(size: int, torch_op: list[str] | None, block: list[str] | None, prefer: list[str] | None) -> Any:
+    return {"min_block_size": size, "torch_ops": torch_op or (), "block": block or (), "prefer": prefer or ()}
+
+
+def _show(report: Any, json: bool, html: Path | None) -> None:
+    if html is not None:
+        html.write_text(report.to_html())
+    if json:
+        typer.echo(report.to_json())
+    else:
+        report.print()
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Our own errors are messages, not tracebacks."""
+    try:
+        yield
+    except TrtplugError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+def main() -> None:
+    """The entry point of the ``trtplug`` command. Exits with 1 on our own errors, 2 on wrong usage."""
+    with _plain_errors():
+        app()

@@ -1,0 +1,375 @@
+"""The pipeline: trace → lower → partition → convert → build → link."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+from trtplug._tensorrt import capabilities, library
+from trtplug.compiled import CompiledModule
+from trtplug.convert import convert
+from trtplug.engine import CompiledEngine, EngineModule
+from trtplug.errors import BuildError, ConversionError, op_name, source_line
+from trtplug.executors import pick_executor
+from trtplug.lowering import Lowered, lower
+from trtplug.network import Network
+from trtplug.network.finished import BuildOptions, Progress
+from trtplug.partition import Block, Partition, extract, link, partition
+from trtplug.report import CompilationReport, EngineRecord, NodeRecord
+from trtplug.settings import Settings
+from trtplug.tracing import Program, as_program, trace
+from trtplug_registry import (
+    PluginError,
+    PluginManager,
+    PluginWarning,
+    Reason,
+    ReasonCode,
+    Registry,
+    TensorFacts,
+    Unsupported,
+    describe_value,
+)
+
+
+class FallbackWarning(UserWarning):
+    """A converter raised, or TensorRT refused a block: the node is left to Torch, and the compilation goes on."""
+
+
+def registry(
+    *,
+    prefer: Sequence[str] = (),
+    block: Sequence[str] = (),
+    torch_ops: Sequence[str] = (),
+    strict_plugins: bool = False,
+) -> Registry:
+    """Assembles a registry from every installed plugin.
+
+    Args:
+        prefer: names of plugins whose converters come first.
+        block: names of plugins that are not even imported.
+        torch_ops: ops and module paths that stay in Torch.
+        strict_plugins: raise where a plugin would be disabled with a warning.
+
+    Raises:
+        UnknownNameError: a name does not exist.
+        PluginError: under ``strict_plugins``.
+    """
+    manager = PluginManager(block=block, strict=strict_plugins)
+    manager.load_entry_points()
+    return Registry(manager.plugins, prefer=prefer, exclude=torch_ops, capabilities=capabilities())
+
+
+def registry_for(settings: Settings) -> Registry:
+    """The registry that a compilation with these settings uses."""
+    return registry(
+        prefer=settings.prefer,
+        block=settings.block,
+        torch_ops=settings.torch_ops,
+        strict_plugins=settings.strict_plugins,
+    )
+
+
+def compile(
+    model: nn.Module | Program | ExportedProgram,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    inputs: Any = None,
+    dynamic_shapes: Any = None,
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> CompiledModule:
+    """Compiles a model into TensorRT engines, with Torch for what TensorRT does not take.
+
+    Args:
+        model: a module, with `inputs` (or example `args`); or what `trace` or ``torch.export.export`` returned.
+        args, kwargs: example inputs, as in ``torch.export.export``.
+        inputs: `Input` descriptions instead of examples.
+        dynamic_shapes: as in ``torch.export.export``, with example inputs.
+        registry: what `trtplug.registry` returned; assembled from the settings where not given.
+        progress: called with the phase, the steps done and the steps in all, while engines are built.
+        settings: fields of `Settings`, by name.
+
+    Returns:
+        A module that is called as the model was; its ``report`` says what became of every node.
+
+    Raises:
+        TrtplugError: a setting or input description is wrong, or ``torch.export`` refuses the model. A node that cannot
+            be in TensorRT raises only under ``on_failure="raise"``.
+    """
+    chosen = Settings.of(settings)
+    assembled = registry if registry is not None else registry_for(chosen)
+    executor = pick_executor(assembled, chosen.executor)  # a bad name costs nothing yet
+    run = _Compilation(chosen, assembled, progress)
+    lowered = run.prepare(model, args, kwargs, inputs, dynamic_shapes)
+    engines = run.build_all(lowered)
+    with run.stage("link"):
+        runners = [EngineModule(engine, executor) for engine in engines]
+        linked = link(lowered.graph_module, run.parts, runners)
+    report = run.report(lowered, engines, executor.name)
+    return CompiledModule(linked, lowered, tuple(engines), report)
+
+
+def explain(
+    model: nn.Module | Program | ExportedProgram,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    inputs: Any = None,
+    dynamic_shapes: Any = None,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> CompilationReport:
+    """A dry run of `compile`: the partition, and the reasons for what stays in Torch. Builds nothing."""
+    chosen = Settings.of(settings)
+    run = _Compilation(chosen, registry if registry is not None else registry_for(chosen), None)
+    lowered = run.prepare(model, args, kwargs, inputs, dynamic_shapes)
+    with run.stage("partition"):
+        run.partition(lowered)
+    return run.report(lowered, (), "")
+
+
+@dataclasses.dataclass
+class _Built:
+    """A block that has been converted and built, kept while other blocks are redone."""
+
+    engine: CompiledEngine
+    seconds: float
+
+
+class _Compilation:
+    """One run of the pipeline: its stage times, its quarantine, and the blocks that are done."""
+
+    def __init__(self, settings: Settings, registry: Registry, progress: Progress | None) -> None:
+        self.settings, self.registry, self.progress = settings, registry, progress
+        self.stages: dict[str, float] = {}
+        self.quarantine: dict[Node, Reason] = {}
+        self.warnings: list[str] = []
+        self.parts: Partition
+        self._built: dict[tuple[Any, ...], _Built] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
+
+    # --- stages -----------------------------------------------------------------------------------------------------
+
+    def prepare(self, model: Any, args: Any, kwargs: Any, inputs: Any, dynamic_shapes: Any) -> Lowered:
+        with self.stage("trace"):
+            if isinstance(model, Program):
+                program = model
+            elif isinstance(model, ExportedProgram):
+                program = as_program(model)
+            else:
+                program = trace(model, args, kwargs, inputs=inputs, dynamic_shapes=dynamic_shapes)
+        with self.stage("lower"):
+            return lower(program, self.registry, verify=self.settings.verify)
+
+    def partition(self, lowered: Lowered) -> None:
+        self.parts = partition(
+            lowered.graph_module,
+            lambda node: node not in self.quarantine and bool(self.registry.lookup(node)),
+            min_block_size=self.settings.min_block_size,
+        )
+
+    def build_all(self, lowered: Lowered) -> list[CompiledEngine]:
+        """Every block's engine. A node that fails is put in quarantine and the partition redone."""
+        self._warn_of_conflicts(lowered.graph_module)
+        while True:
+            with self.stage("partition"):
+                self.partition(lowered)
+            culprit = None
+            engines = []
+            for block in self.parts.blocks:
+                key = (block.nodes, block.copies, block.inputs, block.outputs, block.sizes)
+                built = self._built.get(key)
+                if built is None:
+                    outcome = self._build(lowered, block)
+                    if not isinstance(outcome, _Built):
+                        culprit = outcome
+                        break
+                    built = self._built[key] = outcome
+                engines.append(dataclasses.replace(built.engine, name=f"engine_{block.index}"))
+            if culprit is None:
+                return engines
+            self._put_in_quarantine(*culprit)
+
+    def _build(self, lowered: Lowered, block: Block) -> _Built | tuple[Node, ReasonCode, Exception]:
+        """The finished block, or the node to blame, why, and the error."""
+        start = time.perf_counter()
+        try:
+            with self.stage("convert"):
+                network = self._convert(lowered, block)
+        except ConversionError as error:
+            return self._original(lowered, block, error.node), ReasonCode.CONVERSION_FAILED, error
+        try:
+            with self.stage("build"):
+                plan = self._plan(network)
+        except BuildError as error:
+            named = network.nodes_of(error.layers)
+            with self.stage("build"):
+                node = self._original(lowered, block, named[0]) if len(named) == 1 else self._bisect(lowered, block)
+            return node, ReasonCode.BUILD_FAILED, error
+        with self.stage("lift"):
+            reference = network.lift()
+        name = f"engine_{block.index}"
+        engine = CompiledEngine(name, network.inputs, network.outputs, plan, reference, network.num_layers)
+        return _Built(engine, time.perf_counter() - start)
+
+    def _convert(self, lowered: Lowered, block: Block) -> Network:
+        verdicts = {node.name: self.registry.lookup(node) for node in (*block.nodes, *block.copies)}
+
+        def converter_of(node: Node) -> Any:
+            return verdicts[node.name].converter
+
+        graph = extract(lowered.graph_module, block)
+        return convert(graph, converter_of, ranges=lowered.ranges, name=f"engine_{block.index}")
+
+    def _plan(self, network: Network) -> bytes:
+        options = BuildOptions(self.settings.workspace_bytes, self.settings.tf32)
+        return network.build(self.progress, options)
+
+    # --- quarantine -------------------------------------------------------------------------------------------------
+
+    def _original(self, lowered: Lowered, block: Block, node: Node | None) -> Node:
+        """The lowered graph's node that a block's node was copied from; the block's first where nothing is to blame."""
+        if node is not None:
+            for candidate in (*block.nodes, *block.copies):
+                if candidate.name == node.name:
+                    return candidate
+        return block.compute_nodes[0]
+
+    def _bisect(self, lowered: Lowered, block: Block) -> Node:
+        """The last node of the shortest prefix of a block that TensorRT refuses.
+
+        A block's nodes are in topological order, so every prefix can stand alone; about log2 of them are built.
+        """
+        nodes = block.compute_nodes
+        good, bad = 0, len(nodes)
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            if self._builds(lowered, frozenset(nodes[:middle])):
+                good = middle
+            else:
+                bad = middle
+        return nodes[bad - 1]
+
+    def _builds(self, lowered: Lowered, nodes: frozenset[Node]) -> bool:
+        parts = partition(lowered.graph_module, nodes.__contains__, min_block_size=1)
+        try:
+            for block in parts.blocks:
+                self._plan(self._convert(lowered, block))
+        except (ConversionError, BuildError):
+            return False
+        return True
+
+    def _put_in_quarantine(self, node: Node, code: ReasonCode, error: Exception) -> None:
+        if self.settings.on_failure == "raise":
+            raise error
+        converter = self.registry.lookup(node).converter
+        who = converter.id if converter else ""
+        self.quarantine[node] = Reason(code, seen=str(error), converter=who)
+        self._warn(f"{op_name(node)} (node {node.name!r}) is left to Torch: {error}", FallbackWarning)
+
+    def _warn(self, message: str, category: type[Warning]) -> None:
+        self.warnings.append(message)
+        warnings.warn(message, category, stacklevel=5)
+
+    def _warn_of_conflicts(self, graph_module: GraphModule) -> None:
+        present = {node.target for node in graph_module.graph.nodes}
+        pairs = {
+            frozenset(c.id for c in pair) for op, ps in self.registry.conflicts.items() if op in present for pair in ps
+        }
+        if not pairs:
+            return
+        text = "; ".join(sorted(" and ".join(sorted(pair)) for pair in pairs))
+        message = f"plugins claim the same op with equal priority, so neither is used: {text}. Set prefer=[...]"
+        if self.settings.strict_plugins:
+            raise PluginError(message)
+        self._warn(message, PluginWarning)
+
+    # --- report -----------------------------------------------------------------------------------------------------
+
+    def report(self, lowered: Lowered, engines: Sequence[CompiledEngine], executor: str) -> CompilationReport:
+        engine_of = {node: block.index for block in self.parts.blocks for node in block.nodes}
+        torch_nodes = frozenset(self.parts.torch_nodes)
+        nodes = tuple(
+            self._node_record(lowered, node, engine_of.get(node))
+            for node in lowered.graph_module.graph.nodes
+            if (node in engine_of and _computes(node)) or node in torch_nodes
+        )
+        built = list(self._built.values())
+        seconds = {id(b.engine.plan): b.seconds for b in built}
+        records = []
+        for block in self.parts.blocks:
+            engine = engines[block.index] if engines else None
+            records.append(
+                EngineRecord(
+                    block.index,
+                    tuple(node.name for node in block.compute_nodes),
+                    tuple(_words(node) for node in (*block.inputs, *block.sizes)),
+                    tuple(_words(node) for node in block.outputs),
+                    engine.num_layers if engine else 0,
+                    len(engine.plan) if engine else 0,
+                    seconds.get(id(engine.plan), 0.0) if engine else 0.0,
+                )
+            )
+        passes = tuple(dataclasses.asdict(item) for item in lowered.passes)
+        return CompilationReport(
+            nodes, tuple(records), dict(self.stages), passes, executor, versions(), tuple(self.warnings)
+        )
+
+    def _node_record(self, lowered: Lowered, node: Node, engine: int | None) -> NodeRecord:
+        support = self.registry.lookup(node)
+        converter = support.converter.id if support.converter else ""
+        reasons: tuple[Reason, ...] = ()
+        if engine is None:
+            converter = ""
+            reasons = self._reasons(node, support)
+        return NodeRecord(node.name, op_name(node), engine, converter, reasons, source_line(node))
+
+    def _reasons(self, node: Node, support: Any) -> tuple[Reason, ...]:
+        if node in self.quarantine:
+            return (self.quarantine[node],)
+        if isinstance(support, Unsupported):
+            return support.reasons
+        size = self.parts.too_small.get(node)
+        if size is not None:
+            wanted = f"at least min_block_size={self.settings.min_block_size}"
+            return (Reason(ReasonCode.BLOCK_TOO_SMALL, required=wanted, seen=f"its block has {size} compute node(s)"),)
+        return (Reason(ReasonCode.NOT_INTERFACEABLE, seen="it reads or writes something that cannot enter an engine"),)
+
+
+def _computes(node: Node) -> bool:
+    return node.op == "call_function" and op_name(node) != "getitem"
+
+
+def _words(node: Node) -> str:
+    facts = describe_value(node.meta.get("val"))
+    return f"{node.name}: {facts}" if isinstance(facts, TensorFacts) else f"{node.name}: size {facts}"
+
+
+def versions() -> dict[str, str]:
+    """Of trtplug, torch and TensorRT, as they are here."""
+    import importlib.metadata
+
+    trt = library()
+    return {
+        "trtplug": importlib.metadata.version("trtplug"),
+        "torch": torch.__version__,
+        trt.__name__.replace("_", "-"): trt.__version__,
+    }

@@ -1,0 +1,71 @@
+"""What `compile` returns: a module that is called as the model was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from trtplug.engine import CompiledEngine
+from trtplug.errors import InputError
+from trtplug.inputs import check_inputs, input_checks
+from trtplug.lowering import Lowered, apply_mutations
+from trtplug.report import CompilationReport
+
+
+class CompiledModule(nn.Module):
+    """A compiled model. Takes what the model took, returns what it returned.
+
+    Attributes:
+        report: what became of every node.
+        engines: the TensorRT blocks, in order of execution.
+        graph_module: the linked graph: Torch nodes, and one call per engine.
+    """
+
+    def __init__(
+        self,
+        graph_module: GraphModule,
+        lowered: Lowered,
+        engines: Sequence[CompiledEngine],
+        report: CompilationReport,
+    ) -> None:
+        super().__init__()
+        self.graph_module = graph_module
+        self.engines = tuple(engines)
+        self.report = report
+        self._lowered = lowered
+        placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+        self._checks = input_checks(placeholders, lowered.input_names, lowered.ranges)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the model.
+
+        Raises:
+            InputError: the inputs do not fit what was compiled.
+        """
+        flat = self._flatten(args, kwargs)
+        check_inputs(self._checks, flat)
+        results = self.graph_module(*flat)
+        return pytree.tree_unflatten(apply_mutations(self._lowered, flat, results), self._lowered.out_spec)
+
+    def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        wanted = self._lowered.in_spec
+        names = ", ".join(self._lowered.input_names)
+        order = wanted.child(1).context if wanted.num_children == 2 else []
+        if set(order) != set(kwargs):
+            missing, extra = sorted(set(order) - set(kwargs)), sorted(set(kwargs) - set(order))
+            words = [f"{', '.join(map(repr, extra))} is not expected"] if extra else []
+            words += [f"{', '.join(map(repr, missing))} is missing"] if missing else []
+            raise InputError(f"keyword arguments: {'; '.join(words)}. The model was compiled for: {names}")
+        flat, spec = pytree.tree_flatten((args, {name: kwargs[name] for name in order}))
+        if spec != wanted:
+            if len(flat) != len(self._checks):
+                raise InputError(f"{len(flat)} inputs were given, the model takes {len(self._checks)}: {names}")
+            raise InputError(f"the inputs are nested differently than when compiled, which was: {wanted}")
+        return flat
+
+    def extra_repr(self) -> str:
+        return self.report.summary()

@@ -1,0 +1,58 @@
+"""A compiled block: the engine, what it means, and the module that stands in its place in the linked graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from trtplug.network import Binding
+from trtplug_registry import Executor, TensorFacts
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompiledEngine:
+    """One finished block; implements `trtplug_registry.Engine`.
+
+    Attributes:
+        name: ``engine_0`` and so on.
+        input_bindings, output_bindings: in call order; sizes come after tensors.
+        plan: TensorRT's serialized engine.
+        reference: the finished network lifted into Torch code.
+        num_layers: of the TensorRT network.
+    """
+
+    name: str
+    input_bindings: tuple[Binding, ...]
+    output_bindings: tuple[Binding, ...]
+    plan: bytes
+    reference: GraphModule
+    num_layers: int
+
+    @property
+    def inputs(self) -> Sequence[tuple[str, TensorFacts]]:
+        return tuple((binding.name, binding.facts) for binding in self.input_bindings)
+
+    @property
+    def outputs(self) -> Sequence[tuple[str, TensorFacts]]:
+        return tuple((binding.name, binding.facts) for binding in self.output_bindings)
+
+
+class EngineModule(nn.Module):
+    """Runs an engine through an executor: takes the block's tensors, then its sizes; returns a tuple of tensors."""
+
+    def __init__(self, engine: CompiledEngine, executor: Executor) -> None:
+        super().__init__()
+        self.engine = engine
+        self.executor = executor.name
+        self._run = executor.prepare(engine)
+
+    def forward(self, *inputs: Any) -> tuple[torch.Tensor, ...]:
+        return self._run(*inputs)
+
+    def extra_repr(self) -> str:
+        return f"{self.engine.name}, {self.engine.num_layers} layers, {len(self.engine.plan):,} bytes, {self.executor}"

@@ -1,0 +1,30 @@
+"""Choosing what runs the engines. Executors are plugins; this only picks one."""
+
+from __future__ import annotations
+
+from trtplug.errors import ExecutorError
+from trtplug_registry import Executor, Registry, unknown_name
+
+
+def pick_executor(registry: Registry, name: str) -> Executor:
+    """The executor of a name, or with ``"auto"`` the one of highest priority that can run here.
+
+    Raises:
+        UnknownNameError: no plugin brought an executor of that name.
+        ExecutorError: it cannot run here, or none can.
+    """
+    if name == "auto":
+        missing = []
+        for executor in registry.executors:
+            why = executor.unavailable()
+            if why is None:
+                return executor
+            missing.append(f"{executor.name}: {why}")
+        raise ExecutorError("no executor can run here: " + ("; ".join(missing) or "no plugin brings one"))
+    for executor in registry.executors:
+        if executor.name == name:
+            why = executor.unavailable()
+            if why is not None:
+                raise ExecutorError(f"executor {name!r} cannot run here: {why}")
+            return executor
+    raise unknown_name("executor", name, [executor.name for executor in registry.executors])

@@ -1,0 +1,117 @@
+"""Checking the inputs of a call against what was compiled, so that a wrong one gets a clear error and not a wrong answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch.fx import Node
+
+from trtplug.errors import InputError
+from trtplug.ranges import Range, size_range
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInput:
+    """What a tensor input must be.
+
+    Attributes:
+        name: as messages call it.
+        dtype: exact.
+        sizes: an int where the size is fixed, else the size's expression.
+        ranges: of each size.
+    """
+
+    name: str
+    dtype: torch.dtype
+    sizes: tuple[int | sympy.Expr, ...]
+    ranges: tuple[Range, ...]
+
+    def __str__(self) -> str:
+        shape = ", ".join(
+            str(size) if isinstance(size, int) else f"{size} in {span.min}..{span.max}"
+            for size, span in zip(self.sizes, self.ranges)
+        )
+        return f"{str(self.dtype).removeprefix('torch.')}[{shape}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedInput:
+    """An input that is not a tensor: the graph was specialized on its value."""
+
+    name: str
+    value: Any
+
+
+def input_checks(
+    placeholders: Sequence[Node], names: Sequence[str], ranges: Mapping[sympy.Symbol, Range]
+) -> tuple[TensorInput | FixedInput, ...]:
+    """What each flat input must be, from a lowered graph's placeholders."""
+    return tuple(_check_of(node, name, ranges) for node, name in zip(placeholders, names, strict=True))
+
+
+def _check_of(node: Node, name: str, ranges: Mapping[sympy.Symbol, Range]) -> TensorInput | FixedInput:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return FixedInput(name, value)
+    sizes = tuple(size.node.expr if isinstance(size, torch.SymInt) else int(size) for size in value.shape)
+    return TensorInput(name, value.dtype, sizes, tuple(size_range(size, ranges) for size in value.shape))
+
+
+def check_inputs(checks: Sequence[TensorInput | FixedInput], values: Sequence[Any]) -> None:
+    """Raises `InputError` for the first input that does not fit: type, dtype, rank, size, device."""
+    if len(values) != len(checks):
+        names = ", ".join(check.name for check in checks)
+        raise InputError(f"{len(values)} inputs were given, the model takes {len(checks)}: {names}")
+    known: dict[sympy.Expr, tuple[int, str]] = {}
+    device: tuple[torch.device, str] | None = None
+    for check, value in zip(checks, values):
+        if isinstance(check, FixedInput):
+            if isinstance(value, torch.Tensor) or not _equal(value, check.value):
+                what = f"the model was compiled for the value {check.value!r}, which is fixed"
+                raise InputError(f"input {check.name!r} is {_words(value)}; {what}. Compile again for another value")
+            continue
+        _check_tensor(check, value, known)
+        if device is None:
+            device = (value.device, check.name)
+        elif value.device != device[0]:
+            where = f"{check.name!r} is on {value.device}, {device[1]!r} on {device[0]}"
+            raise InputError(f"the inputs are on different devices: {where}. Move them to one")
+
+
+def _check_tensor(check: TensorInput, value: Any, known: dict[sympy.Expr, tuple[int, str]]) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"input {check.name!r} is {_words(value)}; a tensor {check} is expected")
+    if value.dtype != check.dtype:
+        advice = f"convert it with .to({check.dtype})"
+        raise InputError(f"input {check.name!r} is {_words(value)}; {check} is expected: {advice}")
+    if value.dim() != len(check.sizes):
+        raise InputError(f"input {check.name!r} is {_words(value)}, of rank {value.dim()}; {check} is expected")
+    for axis, (size, span, given) in enumerate(zip(check.sizes, check.ranges, value.shape)):
+        where = f"dimension {axis} of input {check.name!r} is {given}"
+        if isinstance(size, int):
+            if given != size:
+                raise InputError(f"{where}; {size} is expected: {check}. It was not dynamic when compiled")
+            continue
+        if not span.min <= given <= span.max:
+            advice = "Compile with a wider range to allow it"
+            raise InputError(f"{where}; {size} is compiled for {span.min} to {span.max}. {advice}")
+        before = known.setdefault(size, (given, f"dimension {axis} of input {check.name!r}"))
+        if before[0] != given:
+            raise InputError(f"{where}, but {before[1]} is {before[0]}; both are the size {size}")
+
+
+def _equal(value: Any, fixed: Any) -> bool:
+    try:
+        return type(value) is type(fixed) and bool(value == fixed)
+    except Exception:  # an arbitrary object's == may raise
+        return value is fixed
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    return f"{value!r} ({type(value).__name__})"

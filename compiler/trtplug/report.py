@@ -1,0 +1,138 @@
+"""What a compilation did, and why: one value that prints as a table, JSON or an HTML page."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from trtplug_registry import Reason
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeRecord:
+    """One compute node of the lowered graph, and what became of it.
+
+    Attributes:
+        name: in the lowered graph.
+        op: qualified name.
+        engine: the index of the engine that it is in, or None where it stays in Torch.
+        converter: who converts it, as ``plugin:target``, or "".
+        reasons: why it stays in Torch; empty where it does not.
+        source: the model's source line, where known.
+        origin: what lowering did to get here, where it did anything.
+    """
+
+    name: str
+    op: str
+    engine: int | None
+    converter: str = ""
+    reasons: tuple[Reason, ...] = ()
+    source: str = ""
+    origin: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineRecord:
+    """One TensorRT block.
+
+    Attributes:
+        index: position in the order of execution.
+        nodes: names of its compute nodes.
+        inputs, outputs: names, dtypes and shapes, in words.
+        layers: layers of the TensorRT network; 0 in a dry run.
+        bytes: size of the serialized engine; 0 in a dry run.
+        seconds: conversion and build.
+    """
+
+    index: int
+    nodes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layers: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CompilationReport:
+    """The whole compilation.
+
+    Attributes:
+        nodes: every compute node, in graph order.
+        engines: every TensorRT block, in order of execution.
+        stages: seconds of each stage, in the order in which they ran.
+        passes: id, seconds, nodes before and after, and whether it changed anything, of each lowering pass.
+        executor: what runs the engines; "" in a dry run.
+        versions: of trtplug, torch and TensorRT.
+        warnings: what the user was warned of.
+    """
+
+    nodes: tuple[NodeRecord, ...]
+    engines: tuple[EngineRecord, ...]
+    stages: Mapping[str, float]
+    passes: tuple[Mapping[str, Any], ...] = ()
+    executor: str = ""
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def torch_ops(self) -> tuple[NodeRecord, ...]:
+        """The compute nodes left to Torch."""
+        return tuple(node for node in self.nodes if node.engine is None)
+
+    @property
+    def share(self) -> float:
+        """The fraction of compute nodes in TensorRT; 1.0 for a graph without compute nodes."""
+        return 1.0 if not self.nodes else 1 - len(self.torch_ops) / len(self.nodes)
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Everything, as JSON."""
+        return json.dumps(
+            {
+                "nodes": [_as_json(node) for node in self.nodes],
+                "engines": [dataclasses.asdict(engine) for engine in self.engines],
+                "stages": dict(self.stages),
+                "passes": [dict(item) for item in self.passes],
+                "executor": self.executor,
+                "versions": dict(self.versions),
+                "warnings": list(self.warnings),
+            },
+            indent=indent,
+        )
+
+    def to_html(self) -> str:
+        """One self-contained page."""
+        from jinja2 import Environment, PackageLoader, select_autoescape
+
+        environment = Environment(loader=PackageLoader("trtplug", "templates"), autoescape=select_autoescape())
+        return environment.get_template("report.html").render(report=self)
+
+    def print(self, file: Any = None) -> None:
+        """Prints the tables to a file, or to standard output."""
+        from rich.console import Console
+
+        from trtplug.report_tables import render
+
+        render(self, Console(file=file))
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        from trtplug.report_tables import render
+
+        text = io.StringIO()
+        render(self, Console(file=text, width=120, color_system=None))
+        return text.getvalue()
+
+    def summary(self) -> str:
+        """One line."""
+        inside = len(self.nodes) - len(self.torch_ops)
+        return f"{inside} of {len(self.nodes)} compute nodes in {len(self.engines)} TensorRT engine(s)"
+
+
+def _as_json(node: NodeRecord) -> dict[str, Any]:
+    made = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    return {**made, "reasons": [reason.to_json() for reason in node.reasons]}

@@ -1,0 +1,69 @@
+"""The report as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from trtplug.report import CompilationReport
+
+MOST_ROWS = 40
+
+
+def render(report: CompilationReport, console: Console) -> None:
+    """Prints a report: engines, what stays in Torch and why, stage times."""
+    console.print(f"[bold]{escape(report.summary())}[/bold]")
+    if report.engines:
+        console.print(_engines(report))
+    if report.torch_ops:
+        console.print(_torch(report))
+    elif report.nodes:
+        console.print("Nothing is left to Torch.")
+    if report.stages:
+        seconds = "   ".join(f"{stage} {spent:.2f}" for stage, spent in report.stages.items())
+        console.print(f"seconds: {seconds}", highlight=False)
+    for warning in report.warnings:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False)
+
+
+def _engines(report: CompilationReport) -> Table:
+    table = Table(title="TensorRT engines", title_justify="left")
+    table.add_column("engine", justify="right")
+    for name in ("nodes", "layers", "bytes", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("inputs → outputs", overflow="fold")
+    table.add_column("most frequent ops", overflow="fold")
+    by_name = {node.name: node for node in report.nodes}
+    for engine in report.engines:
+        ops = Counter(by_name[name].op.removeprefix("aten::") for name in engine.nodes)
+        common = ", ".join(f"{op} ×{count}" if count > 1 else op for op, count in ops.most_common(4))
+        flow = f"{', '.join(engine.inputs)} → {', '.join(engine.outputs)}"
+        table.add_row(
+            str(engine.index),
+            str(len(engine.nodes)),
+            str(engine.layers or "–"),
+            f"{engine.bytes:,}" if engine.bytes else "–",
+            f"{engine.seconds:.2f}" if engine.seconds else "–",
+            escape(flow),
+            escape(common),
+        )
+    return table
+
+
+def _torch(report: CompilationReport) -> Table:
+    table = Table(title="Left to Torch", title_justify="left")
+    table.add_column("node", overflow="fold")
+    table.add_column("op", overflow="fold")
+    table.add_column("why", overflow="fold")
+    table.add_column("source", overflow="fold")
+    for node in report.torch_ops[:MOST_ROWS]:
+        table.add_row(
+            escape(node.name), escape(node.op), escape("\n".join(map(str, node.reasons))), escape(node.source)
+        )
+    rest = len(report.torch_ops) - MOST_ROWS
+    if rest > 0:
+        table.add_row(f"… {rest} more", "", "", "")
+    return table

@@ -1,0 +1,78 @@
+"""The settings of a compilation: one small frozen value, every field of which a user can have an opinion on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from trtplug.errors import SettingsError
+from trtplug_registry import unknown_name
+
+ON_FAILURE = ("fallback", "raise")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to compile.
+
+    Attributes:
+        min_block_size: blocks with fewer compute nodes than this stay in Torch.
+        torch_ops: ops (``"aten::add"``, or one overload, ``"aten::add.Tensor"``) and module paths
+            (``"encoder.layer.0"``) that stay in Torch.
+        prefer: names of plugins whose converters come first, in this order.
+        block: names of plugins that are not even imported.
+        executor: ``"auto"``, or an executor's name (``"reference"``, ``"tensorrt"``).
+        on_failure: what to do where a converter raises or TensorRT refuses a block: ``"fallback"`` leaves the node to
+            Torch with a warning, ``"raise"`` raises.
+        tf32: let a GPU round the operands of float32 products to TF32. Off, as in Torch.
+        workspace_bytes: most scratch memory that an engine may use; None leaves TensorRT's own default.
+        strict_plugins: raise where a plugin would be disabled, or refused for a conflict, with a warning.
+        verify: run the graph after every lowering pass and compare; names the first pass that changes a result.
+    """
+
+    min_block_size: int = 3
+    torch_ops: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    block: tuple[str, ...] = ()
+    executor: str = "auto"
+    on_failure: str = "fallback"
+    tf32: bool = False
+    workspace_bytes: int | None = None
+    strict_plugins: bool = False
+    verify: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Settings:
+        """Settings from options by name.
+
+        Raises:
+            UnknownNameError: an option does not exist; the message suggests the nearest that does.
+            SettingsError: a value is of the wrong type or out of range.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for name in options:
+            if name not in fields:
+                raise unknown_name("option", name, fields)
+        made = {name: _checked(name, value, fields[name].default) for name, value in options.items()}
+        return cls(**made)
+
+    def __post_init__(self) -> None:
+        if self.min_block_size < 1:
+            raise SettingsError(f"min_block_size={self.min_block_size}: must be at least 1")
+        if self.on_failure not in ON_FAILURE:
+            raise SettingsError(f"on_failure={self.on_failure!r}: must be one of {', '.join(ON_FAILURE)}")
+        if self.workspace_bytes is not None and self.workspace_bytes <= 0:
+            raise SettingsError(f"workspace_bytes={self.workspace_bytes}: must be positive, or None")
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+            raise SettingsError(f"{name}={value!r}: must be a list of names")
+        return tuple(value)
+    wanted = (int, type(None)) if default is None else type(default)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and default is not True and default is not False):
+        kind = "an int or None" if default is None else f"a {type(default).__name__}"
+        raise SettingsError(f"{name}={value!r}: must be {kind}")
+    return value

@@ -1,0 +1,1 @@
+from conftest_registry import call as call

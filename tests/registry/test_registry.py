@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 import torch
+from conftest_registry import plugin_of, registry_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest_registry import plugin_of, registry_of
 from trtplug_registry import (
     FLOATS,
     Domain,

@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 
 def random_graph(count: int, seed: int = 0) -> fx.Graph:
-    """A graph of `count` compute nodes: one or two recent inputs and now and then an old one, every third with a weight."""
+    """A graph of `count` compute nodes: they read recent ones, now and then an old one; every third has a weight."""
     draw = random.Random(seed)
     mode = FakeTensorMode()
     with mode:

@@ -48,7 +48,7 @@ class _Outer:
 
     def __init__(self, gm: fx.GraphModule, partition: Partition) -> None:
         self.graph = fx.Graph()
-        self.graph.set_codegen(copy.deepcopy(gm.graph._codegen))
+        self.graph.set_codegen(copy.copy(gm.graph._codegen))
         self.calls: dict[fx.Node, int] = {}
         self._flow = flow = partition.flow
         self._copied: dict[fx.Node, Any] = {}

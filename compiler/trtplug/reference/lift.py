@@ -81,6 +81,8 @@ class _Lifter:
         layer = self.topology.producer.get(tensor)
         if layer is None:
             raise UnsupportedLayer("?", "?", f"no layer makes tensor {tensor.name!r}, and it is not an input")
+        if layer.kind == "RECURRENCE":  # inside its loop it is known already
+            raise UnsupportedLayer(layer.name, layer.kind, "its value is used outside its loop")
         region = self.topology.region_at.get(layer)
         return region if region is not None and layer in region.exits else layer
 
@@ -94,12 +96,12 @@ class _Lifter:
             lift_region = self._loop if unit.of_kind("LOOP_OUTPUT") else self._conditional
             return lift_region(scope, unit)
         if unit.kind == "ITERATOR":
+            if scope.step is None:
+                raise UnsupportedLayer(unit.name, unit.kind, "its value is used outside its loop")
             args = scope.values[unit.inputs[0]], unit.handle.axis, bool(unit.handle.reverse), scope.step, scope.count
             return self._results(scope, unit, _call(scope, unit, control.element, *args))
         if unit.kind == "CONDITIONAL_INPUT":
             return self._results(scope, unit, scope.values[unit.inputs[0]])
-        if unit.kind not in RULES:
-            raise UnsupportedLayer(unit.name, unit.kind, "its value is used outside its loop or conditional")
         self._results(scope, unit, RULES[unit.kind](Site(unit, scope, self.topology, self.reader)))
 
     def _results(self, scope: Scope, layer: Layer, value: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 
 from trtplug._tensorrt import read_dims, torch_dtype
 from trtplug.reference.errors import MissingWeights, UnsupportedLayer
@@ -76,18 +77,26 @@ class Scope:
     attributes: dict[str, Any] = field(default_factory=dict)  # buffers and nested graph modules
     step: Node | None = None  # in a loop: the iteration and the trip count
     count: Node | None = None
+    _names: set[str] = field(default_factory=lambda: {"training", "meta", "self"})
 
     def placeholder(self, name: str) -> Node:
         """A new input of the graph."""
-        return self.graph.create_node("placeholder", identifier(name), (), {}, name=identifier(name))
+        unique = self._unused(identifier(name))
+        return self.graph.create_node("placeholder", unique, (), {}, name=unique)
 
     def attribute(self, name: str, value: Any) -> Node:
         """A node that reads a new attribute of the graph module."""
-        base = unique = identifier(name)
-        while unique in self.attributes:
-            unique = f"{base}_{len(self.attributes)}"
+        unique = self._unused(identifier(name))
         self.attributes[unique] = value
         return self.graph.create_node("get_attr", unique, (), {}, name=unique)
+
+    def _unused(self, name: str) -> str:
+        """A name that no input, buffer or method of the graph module has."""
+        unique, count = name, 0
+        while unique in self._names or hasattr(GraphModule, unique) or keyword.iskeyword(unique):
+            unique, count = f"{name}_{count}", count + 1
+        self._names.add(unique)
+        return unique
 
 
 @dataclass(eq=False)

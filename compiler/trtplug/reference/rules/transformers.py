@@ -23,7 +23,7 @@ def attention_input(site: Site) -> Node:
     for form in ("query_form", "key_value_form"):
         if getattr(scope, form, None) is not None and getattr(scope, form).name != "PADDED_BHND":
             raise site.refuse(f"{form} {getattr(scope, form).name}")
-    if scope.normalization_quantize_scale is not None:
+    if getattr(scope, "normalization_quantize_scale", None) is not None:
         raise site.refuse("the softmax is quantized")
     tensors = {name: getattr(scope, name, None) for name in ("mask", "key_value_lengths")}
     mask, lengths = (None if t is None else site.scope.values[t] for t in tensors.values())

@@ -1,0 +1,46 @@
+"""The test kit: the laws that every plugin keeps, as property tests over any registry. Needs ``trtplug[testing]``.
+
+    registry = trtplug.registry()
+
+    @pytest.mark.parametrize("case", law_cases(registry), ids=str)
+    def test_law(case):
+        case.check()
+
+What a converter is tried with comes from its own domain: nothing has to be written beside it.
+"""
+
+from trtplug.testing.cases import LawCase, law_cases
+from trtplug.testing.compare import Mismatch, mismatch
+from trtplug.testing.drawing import calls, values
+from trtplug.testing.drawn import DrawnCall, Layout, call_of
+from trtplug.testing.errors import LawViolationError, NotApplicableError, UndescribedError
+from trtplug.testing.graphs import CallGraph, call_graph
+from trtplug.testing.laws import Law, check_converter
+from trtplug.testing.profiles import CI, NIGHTLY, Profile
+from trtplug.testing.running import registry_of, run_op
+from trtplug.testing.symbolic import SizeOf
+
+__all__ = [
+    "CI",
+    "NIGHTLY",
+    "CallGraph",
+    "DrawnCall",
+    "Law",
+    "LawCase",
+    "LawViolationError",
+    "Layout",
+    "Mismatch",
+    "NotApplicableError",
+    "Profile",
+    "SizeOf",
+    "UndescribedError",
+    "call_graph",
+    "call_of",
+    "calls",
+    "check_converter",
+    "law_cases",
+    "mismatch",
+    "registry_of",
+    "run_op",
+    "values",
+]

@@ -1,0 +1,116 @@
+"""Whole calls, drawn from a converter's domain: arguments by their specs, then put in order by the relations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from hypothesis import assume
+from hypothesis import strategies as st
+from torch._ops import OpOverload
+
+from trtplug.testing.arguments import Bounds, Draws, Request, draw_argument
+from trtplug.testing.drawn import DrawnCall, Layout
+from trtplug.testing.elements import Fill, fills
+from trtplug_registry import Axis, Converter, Domain, ListOf, Optional, Spec, TensorFacts, tensors_in
+
+
+def leading(domain: Domain) -> str | None:
+    """The argument whose dtype a law test is about: the first tensor that may have several, else the first."""
+    tensors = domain.tensors()
+    several = [name for name, spec in tensors.items() if len(spec.dtypes) > 1]
+    return next(iter(several or tensors), None)
+
+
+def dtypes_of(domain: Domain) -> tuple[torch.dtype | None, ...]:
+    """The dtypes of the leading argument; (None,) for an op without tensors."""
+    name = leading(domain)
+    return (None,) if name is None else domain.tensors()[name].dtypes
+
+
+@st.composite
+def calls(
+    draw: st.DrawFn,
+    converter: Converter,
+    dtype: torch.dtype | None = None,
+    *,
+    domain: Domain | None = None,
+    overload: OpOverload | None = None,
+    bounds: Bounds | None = None,
+) -> DrawnCall:
+    """A well-formed call of the converter's op, as far as its domain can say; eager has the last word.
+
+    Args:
+        draw: given by Hypothesis.
+        converter: whose op, overloads and domain.
+        dtype: of the leading tensor (see `leading`); any that the domain takes where None.
+        domain: drawn from instead of the converter's own, as for a refusal test.
+        overload: of the converter's; any where None.
+        bounds: how large tensors may be.
+    """
+    draws = Draws(draw)
+    domain = converter.domain if domain is None else domain
+    options = converter.overloads()
+    op = overload or (draws(st.sampled_from(options), "overload") if len(options) > 1 else options[0])
+    arguments = _arguments(draws, domain, op, dtype, bounds or Bounds())
+    for relation in domain.relations:
+        draws.subject = relation.name
+        if relation.arrange is not None:
+            relation.arrange(arguments, draws)
+    lead = leading(domain)
+    if lead is not None and dtype is not None and dtype in domain.tensors()[lead].dtypes:
+        assume(all(facts.dtype == dtype for facts in tensors_in(arguments[lead])))
+    call = DrawnCall(op, arguments)
+    assume(all(math.prod(map(int, facts.shape)) <= 4096 for facts in call.tensors.values()))
+    layouts = {place: draw(_layouts(facts), label=f"{place}: layout") for place, facts in call.tensors.items()}
+    return DrawnCall(op, arguments, layouts)
+
+
+def _arguments(
+    draws: Draws, domain: Domain, op: OpOverload, dtype: torch.dtype | None, bounds: Bounds
+) -> dict[str, Any]:
+    """Every argument that the domain names, tensors first, since an axis depends on a rank; in the schema's order."""
+    schema = {argument.name: argument for argument in op._schema.arguments}
+    names = [name for name in schema if name in domain.arguments]
+    drawn: dict[str, Any] = {}
+    for name in sorted(names, key=lambda name: _has_axis(domain.arguments[name])):
+        argument = schema[name]
+        default = argument.default_value if argument.has_default_value() else ...
+        request = Request(name, str(argument.real_type), default, dtype, bounds, drawn)
+        drawn[name] = draw_argument(draws, domain.arguments[name], request)
+    return {name: drawn[name] for name in names}
+
+
+def _has_axis(spec: Spec) -> bool:
+    inner = spec
+    while isinstance(inner, Optional | ListOf):
+        inner = inner.item
+    return isinstance(inner, Axis)
+
+
+@st.composite
+def _layouts(draw: st.DrawFn, facts: TensorFacts) -> Layout:
+    kind = draw(st.sampled_from(("contiguous", "contiguous", "permuted", "sliced", "offset", "expanded")))
+    if kind == "permuted" and facts.rank > 1:
+        order = tuple(draw(st.permutations(range(facts.rank))))
+        return Layout(kind, order) if order != tuple(range(facts.rank)) else Layout()
+    if kind == "expanded":
+        axes = tuple(axis for axis, size in enumerate(facts.shape) if size not in (0, 1))[:1]
+        return Layout(kind, axes) if axes else Layout()
+    return Layout(kind) if kind in ("sliced", "offset") else Layout()
+
+
+@st.composite
+def values(draw: st.DrawFn, call: DrawnCall) -> dict[str, torch.Tensor]:
+    """Values for every tensor of a call, by place, laid out as the call says."""
+    return {
+        place: call.layouts.get(place, Layout())(draw(fills(facts, place), label=f"{place}: values")(facts))
+        for place, facts in call.tensors.items()
+    }
+
+
+def plain_values(call: DrawnCall) -> Mapping[str, torch.Tensor]:
+    """Small positive values, which no op refuses that takes any at all."""
+    return {place: call.layouts.get(place, Layout())(Fill("positive")(facts)) for place, facts in call.tensors.items()}

@@ -1,0 +1,206 @@
+"""Laws 1 and 5: what is supported equals eager, at one size and at every size of a range."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import sympy
+import torch
+from hypothesis import reject
+from hypothesis import strategies as st
+
+from trtplug.errors import ConversionError
+from trtplug.ranges import Range
+from trtplug.testing.arguments import Bounds
+from trtplug.testing.drawing import plain_values, values
+from trtplug.testing.drawn import DrawnCall
+from trtplug.testing.errors import NotApplicableError
+from trtplug.testing.graphs import allowed_results, call_graph
+from trtplug.testing.planning import draw_plan
+from trtplug.testing.symbolic import (
+    Point,
+    SymbolicCall,
+    corner_points,
+    fitting_ranges,
+    symbolic_call,
+)
+from trtplug.testing.trial import EAGER_ERRORS, Trial, run_eager
+from trtplug_registry import TrtplugError
+
+
+def equals_eager(trial: Trial) -> None:
+    """Law 1: a supported call, converted and run, equals eager: dtype, then shape, then values."""
+    allowed = allowed_results(trial.converter)
+
+    def check(data: st.DataObject) -> None:
+        well = trial.well_formed(data)
+        constants = trial.draw_constants(data, well.call)
+        graph = call_graph(well.call, well.tensors, constants, allowed)
+        try:
+            run = trial.run_of(trial.convert(graph))
+        except TrtplugError as error:
+            trial.fail(f"{type(error).__name__}: {error}", well.call, well.tensors, constants)
+        tensors, eager = well.tensors, well.eager
+        for round in range(trial.profile.values):
+            if round:
+                drawn = data.draw(values(well.call), label="values")
+                tensors = {**drawn, **{place: well.tensors[place] for place in constants}}
+                try:
+                    eager = run_eager(well.call, tensors)
+                except EAGER_ERRORS:
+                    continue
+            compare(trial, run, graph.inputs(tensors), graph.expected(eager), well.call, tensors, constants)
+
+    trial.explore(check, trial.profile.calls)
+
+
+def compare(
+    trial: Trial,
+    run: Any,
+    inputs: tuple[torch.Tensor, ...],
+    expected: tuple[torch.Tensor, ...],
+    call: DrawnCall,
+    tensors: Mapping[str, torch.Tensor],
+    constants: tuple[str, ...],
+    dynamic: str = "",
+) -> None:
+    """Runs a network and compares it with eager."""
+    try:
+        actual = run(*inputs)
+    except Exception as error:  # an executor may raise anything
+        trial.fail(f"the network does not run: {type(error).__name__}: {error}", call, tensors, constants, dynamic)
+    found = trial.difference(actual, expected, call, tensors)
+    if found is not None:
+        trial.fail(str(found), call, tensors, constants, dynamic)
+
+
+# --- law 5 ------------------------------------------------------------------------------------------------------------
+
+SYMBOLIC_BOUNDS = Bounds(numel=64, smallest=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicCall:
+    """A supported call with symbolic sizes, ready to be converted."""
+
+    symbolic: SymbolicCall
+    tensors: Mapping[str, torch.Tensor]
+    constants: tuple[str, ...]
+    ranges: Mapping[sympy.Symbol, Range]
+
+
+def draw_dynamic(trial: Trial, data: st.DataObject) -> DynamicCall:
+    """Draws a call whose sizes can be symbolic and that the domain takes; rejects others."""
+    smaller = data.draw(st.integers(0, 7), label="sizes of 1 in play") == 7
+    well = trial.well_formed(data, bounds=None if smaller else SYMBOLIC_BOUNDS)
+    constants = trial.draw_constants(data, well.call)
+    plan = draw_plan(data, well.call, trial.converter.domain, constants)
+    if plan is None:
+        reject()
+    try:
+        symbolic = symbolic_call(well.call, well.tensors, constants, plan, allowed=allowed_results(trial.converter))
+    except Exception:  # a fake implementation that cannot be asked about symbolic sizes says nothing of the converter
+        reject()
+    if symbolic is None:
+        reject()
+    wanted = {
+        symbol: (data.draw(st.sampled_from((1, 2, 1, 0)), label=f"{symbol}: min"), hint + data.draw(st.integers(0, 3)))
+        for symbol, hint in symbolic.hints.items()
+    }
+    fixed = {place: well.tensors[place] for place in constants}
+    ranges = fitting_ranges(symbolic, wanted, lambda point: call_at(symbolic, point, fixed) is not None)
+    if all(span.min == span.max for span in ranges.values()):
+        reject()
+    symbolic.restrict(ranges)
+    if not takes(trial, symbolic):
+        reject()
+    return DynamicCall(symbolic, well.tensors, constants, ranges)
+
+
+def takes(trial: Trial, symbolic: SymbolicCall) -> bool:
+    """Whether the registry's own candidate for the node is this converter, as far as the domain goes."""
+    explanation = trial.registry.explain(symbolic.graph.node)
+    return any(c.converter is trial.converter and c.reason is None for c in explanation.candidates)
+
+
+def call_at(symbolic: SymbolicCall, point: Point, fixed: Mapping[str, torch.Tensor]) -> DrawnCall | None:
+    """The call at these sizes, if eager takes it there and makes of it what the graph's metadata promises."""
+    call = symbolic.at(point)
+    for candidate in (call, call.replace_tensors(_narrow)):
+        try:
+            eager = run_eager(candidate, {**plain_values(candidate), **fixed})
+        except EAGER_ERRORS:
+            continue
+        results = symbolic.graph.expected(eager)
+        if [tuple(result.shape) for result in results] == symbolic.promised(point):
+            return candidate
+    return None
+
+
+def _narrow(place: str, facts: Any) -> Any:
+    """Indices that are in range wherever any are."""
+    return facts if facts.values is None else facts._replace(values=(max(facts.values[0], 0), max(facts.values[0], 0)))
+
+
+def agrees_dynamically(trial: Trial) -> None:
+    """Law 5: from one build, a dynamic call agrees with eager at min, opt, max and random sizes between."""
+    if not trial.converter.dynamic_shapes:
+        raise NotApplicableError(f"{trial.name} claims no dynamic shapes")
+    reached = 0
+
+    def check(data: st.DataObject) -> None:
+        nonlocal reached
+        dynamic = draw_dynamic(trial, data)
+        reached += 1
+        symbolic = dynamic.symbolic
+        code = dynamic_code(dynamic)
+        try:
+            run = trial.run_of(trial.convert(symbolic.graph, dynamic.ranges))
+        except ConversionError as error:
+            trial.fail(f"{type(error).__name__}: {error}", symbolic.call, dynamic.tensors, dynamic.constants, code)
+        fixed = {place: dynamic.tensors[place] for place in dynamic.constants}
+        for point in [*corner_points(dynamic.ranges), *_random_points(trial, data, dynamic.ranges)]:
+            call = call_at(symbolic, point, fixed)
+            if call is None:
+                continue
+            tensors = {**data.draw(values(call), label=f"values at {point}"), **fixed}
+            try:
+                eager = run_eager(call, tensors)
+            except EAGER_ERRORS:
+                tensors = {**plain_values(call), **fixed}
+                eager = run_eager(call, tensors)
+            inputs, expected = symbolic.graph.inputs(tensors), symbolic.graph.expected(eager)
+            compare(trial, run, inputs, expected, call, tensors, dynamic.constants, code)
+
+    trial.explore(check, trial.profile.dynamic_calls)
+    if not reached:
+        raise NotApplicableError(f"{trial.name}: no drawn call has a size that can be symbolic")
+
+
+def _random_points(trial: Trial, data: st.DataObject, ranges: Mapping[sympy.Symbol, Range]) -> list[Point]:
+    return [
+        {symbol: data.draw(st.integers(span.min, span.max), label=f"{symbol}") for symbol, span in ranges.items()}
+        for _ in range(trial.profile.points)
+    ]
+
+
+def dynamic_code(dynamic: DynamicCall) -> str:
+    """The arguments of `run_op` that make the sizes symbolic as they were here."""
+    symbolic = dynamic.symbolic
+    example = {place: [int(s) for s in symbolic.call.tensors[place].shape] for place in symbolic.plan.axes}
+    axes = {place: list(axes) for place, axes in symbolic.plan.axes.items()}
+    spans = {
+        place: [[dynamic_range(size, dynamic.ranges) for size in symbolic.shapes[place]][axis] for axis in axes[place]]
+        for place in axes
+    }
+    code = f"symbolic={axes!r}, example={example!r}, ranges={spans!r}"
+    return code + (f", sizes={dict(symbolic.plan.sizes)!r}" if symbolic.plan.sizes else "")
+
+
+def dynamic_range(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> tuple[int, int]:
+    from trtplug.testing.symbolic import evaluate
+
+    ends = [evaluate(size, {symbol: getattr(span, end) for symbol, span in ranges.items()}) for end in ("min", "max")]
+    return min(ends), max(ends)

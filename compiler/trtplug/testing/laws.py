@@ -1,0 +1,97 @@
+"""The laws, by name, and the one function that holds a converter to them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+
+import torch
+
+from trtplug.testing.drawing import dtypes_of
+from trtplug.testing.equality import agrees_dynamically, equals_eager
+from trtplug.testing.errors import NotApplicableError
+from trtplug.testing.profiles import CI, PROFILES, Profile
+from trtplug.testing.trial import Trial
+from trtplug_registry import Converter, Registry, unknown_name
+
+
+class Law(enum.StrEnum):
+    """What must hold of every converter."""
+
+    EQUALS_EAGER = "equals-eager"
+    DYNAMIC = "dynamic"
+
+
+CHECKS: Mapping[Law, Callable[[Trial], None]] = {
+    Law.EQUALS_EAGER: equals_eager,
+    Law.DYNAMIC: agrees_dynamically,
+}
+
+BY_DTYPE = frozenset({Law.EQUALS_EAGER, Law.DYNAMIC})
+"""The laws that are tried for one dtype at a time."""
+
+
+def check_converter(
+    registry: Registry,
+    converter: Converter | str,
+    law: Law | str | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    profile: Profile | str = CI,
+    executor: str = "reference",
+    source: str = "trtplug.registry()",
+) -> None:
+    """Holds one converter to one law, or to all of them.
+
+    Args:
+        registry: that the converter belongs to.
+        converter: one of the registry's, or the id or function name of one.
+        law: which law; all where None, those that do not apply being left out.
+        dtype: of the leading tensor; every dtype that the domain takes, one after the other, where None.
+        profile: how much is tried.
+        executor: runs the networks: ``"reference"``, or an executor's name.
+        source: an expression for the registry, for the scripts in messages.
+
+    Raises:
+        LawViolationError: the law does not hold; the message holds a script that shows it.
+        UndescribedError: the domain does not describe well-formed calls.
+        NotApplicableError: the one law that was asked for has nothing to say.
+        UnknownNameError: an unknown converter, law or profile.
+    """
+    (found, *more) = _found(registry, converter)
+    if more:
+        raise unknown_name("single converter", str(converter), [c.id for c in (found, *more)])
+    chosen = _profile(profile)
+    for one in list(Law) if law is None else [_law(law)]:
+        dtypes = (dtype,) if dtype is not None or one not in BY_DTYPE else dtypes_of(found.domain)
+        for each in dtypes:
+            try:
+                CHECKS[one](Trial(registry, found, each, chosen, executor, str(one), source))
+            except NotApplicableError:
+                if law is not None and len(dtypes) == 1:
+                    raise
+
+
+def _found(registry: Registry, asked: Converter | str) -> list[Converter]:
+    if isinstance(asked, str):
+        found = [c for c in registry if asked in (c.id, c.name, c.target_name)]
+    else:
+        found = [c for c in registry if c is asked]
+    if not found:
+        name = asked if isinstance(asked, str) else asked.id
+        raise unknown_name("converter of this registry", name, [c.id for c in registry])
+    return found
+
+
+def _profile(profile: Profile | str) -> Profile:
+    if isinstance(profile, Profile):
+        return profile
+    if profile not in PROFILES:
+        raise unknown_name("profile", profile, PROFILES)
+    return PROFILES[profile]
+
+
+def _law(law: Law | str) -> Law:
+    if law not in set(Law):
+        raise unknown_name("law", str(law), Law)
+    return Law(law)

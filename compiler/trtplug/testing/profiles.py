@@ -1,0 +1,51 @@
+"""How much the laws try: ``ci`` on every change, ``nightly`` when there is time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """How much one law tries of one converter and dtype.
+
+    Attributes:
+        name: of the profile.
+        calls: descriptions of calls (shapes, arguments) that are drawn; each is converted once.
+        values: times that values are drawn for one description.
+        dynamic_calls: descriptions with symbolic sizes.
+        points: random sizes between min and max that each of these is run at, besides min, opt and max.
+        builds: most engines built for one converter and dtype, over all laws.
+        forced: calls forced past one restriction before it counts as needless.
+        derandomize: whether every run draws the same.
+    """
+
+    name: str
+    calls: int
+    values: int
+    dynamic_calls: int
+    points: int
+    builds: int
+    forced: int
+    derandomize: bool = True
+
+    def settings(self, examples: int) -> settings:
+        """Hypothesis settings; the laws count refused draws themselves, and budget time by counts."""
+        return settings(
+            max_examples=examples,
+            derandomize=self.derandomize,
+            database=None,
+            deadline=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+            print_blob=False,
+            verbosity=Verbosity.quiet,
+        )
+
+
+CI = Profile("ci", calls=16, values=2, dynamic_calls=6, points=2, builds=3, forced=8)
+NIGHTLY = Profile("nightly", calls=300, values=4, dynamic_calls=100, points=6, builds=12, forced=60, derandomize=False)
+PROFILES = {profile.name: profile for profile in (CI, NIGHTLY)}

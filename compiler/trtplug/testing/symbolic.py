@@ -1,0 +1,244 @@
+"""Calls with symbolic sizes: the graph that stands for a whole range of calls, and the single calls in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from trtplug.ranges import Range
+from trtplug.testing.drawn import DrawnCall
+from trtplug.testing.graphs import CallGraph, GraphWriter
+from trtplug_registry import TensorFacts
+
+Point = Mapping[sympy.Symbol, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeOf:
+    """A size argument that depends on input sizes: the product of some, times a factor, plus an offset.
+
+    Attributes:
+        sizes: (place, axis) of each factor.
+    """
+
+    sizes: tuple[tuple[str, int], ...]
+    factor: int = 1
+    offset: int = 0
+
+    def of(self, shapes: Callable[[str, int], Any]) -> Any:
+        """The value, from a function that gives the size at a place and axis."""
+        return math.prod(shapes(place, axis) for place, axis in self.sizes) * self.factor + self.offset
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What of a call is symbolic.
+
+    Attributes:
+        axes: the symbolic axes of each input, by place.
+        sizes: the int arguments that depend on them, by place (``size[0]``).
+    """
+
+    axes: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[str, SizeOf] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SymbolicCall:
+    """A call with symbolic sizes.
+
+    Attributes:
+        call: the example that it was traced with.
+        plan: what is symbolic.
+        graph: of the block.
+        shapes: by place, ints and expressions.
+        hints: the example's value of every symbol that is left.
+        env: knows the symbols' ranges.
+    """
+
+    call: DrawnCall
+    plan: Plan
+    graph: CallGraph
+    shapes: Mapping[str, tuple[Any, ...]]
+    hints: Point
+    env: ShapeEnv
+
+    def at(self, point: Point) -> DrawnCall:
+        """The call at these sizes. Indices along a symbolic axis get a range that fits it."""
+        shapes = {
+            place: tuple(evaluate(size, point) for size in self.shapes.get(place, facts.shape))
+            for place, facts in self.call.tensors.items()
+        }
+        moved = {old: point[symbol] for symbol, old in self.hints.items()}
+
+        def tensor(place: str, facts: TensorFacts) -> TensorFacts:
+            return facts._replace(shape=shapes[place], values=_rescaled(facts.values, moved))
+
+        def size(place: str, value: Any) -> Any:
+            if isinstance(value, list):
+                return [size(f"{place}[{index}]", item) for index, item in enumerate(value)]
+            expression = self.plan.sizes.get(place)
+            return value if expression is None else expression.of(lambda where, axis: shapes[where][axis])
+
+        changed = self.call.replace_tensors(tensor)
+        arguments = {name: size(name, value) for name, value in changed.arguments.items()}
+        return DrawnCall(self.call.op, arguments)
+
+    def promised(self, point: Point) -> list[tuple[int, ...]]:
+        """The shapes of the results at these sizes, as the graph's metadata says."""
+        value = self.graph.node.meta["val"]
+        every = value if isinstance(value, list | tuple) else (value,)
+        return [tuple(evaluate(size, point) for size in every[number].shape) for number in self.graph.results]
+
+    def restrict(self, ranges: Mapping[sympy.Symbol, Range]) -> None:
+        """Makes the symbols' ranges known to the graph's own metadata, as an exported program's are."""
+        for symbol, span in ranges.items():
+            self.env.var_to_range[symbol] = ValueRanges(span.min, span.max)
+
+
+def symbolic_call(
+    call: DrawnCall,
+    tensors: Mapping[str, torch.Tensor],
+    constants: Sequence[str],
+    plan: Plan,
+    *,
+    env: ShapeEnv | None = None,
+    allowed: Sequence[int] | None = None,
+) -> SymbolicCall | None:
+    """Traces a call with symbolic sizes; None where eager's own rules fix every one of them.
+
+    Sizes that the op demands to be equal become one symbol, sizes that it compares with a number become that number: the
+    op's fake implementation decides, as under `torch.export`.
+
+    Raises:
+        Exception: whatever the fake implementation raises.
+    """
+    env = env or ShapeEnv(duck_shape=False)
+    shapes: dict[str, tuple[Any, ...]] = {}
+    for place, axes in plan.axes.items():
+        given = call.tensors[place].shape
+        shapes[place] = tuple(_symbol(env, place, a, int(s)) if a in axes else int(s) for a, s in enumerate(given))
+    _trace(call, tensors, constants, plan, env, shapes, allowed)  # its guards decide what is left symbolic
+    shapes = {place: tuple(map(env.replace, map(sympy.sympify, sizes))) for place, sizes in shapes.items()}
+    graph = _trace(call, tensors, constants, plan, env, shapes, allowed)
+    symbols = sorted({s for sizes in shapes.values() for size in sizes for s in size.free_symbols}, key=str)
+    if not symbols:
+        return None
+    hints = {symbol: int(env.backed_var_to_val[symbol]) for symbol in symbols}
+    return SymbolicCall(call, plan, graph, shapes, hints, env)
+
+
+def _symbol(env: ShapeEnv, place: str, axis: int, hint: int) -> sympy.Expr:
+    source = ConstantSource(f"{place}_{axis}_{len(env.backed_var_to_val)}")
+    return env.create_symbol(hint, source, dynamic_dim=DimDynamic.DYNAMIC)
+
+
+def _trace(
+    call: DrawnCall,
+    tensors: Mapping[str, torch.Tensor],
+    constants: Sequence[str],
+    plan: Plan,
+    env: ShapeEnv,
+    shapes: Mapping[str, tuple[Any, ...]],
+    allowed: Sequence[int] | None,
+) -> CallGraph:
+    writer = GraphWriter(FakeTensorMode(shape_env=env, static_shapes=False, allow_non_fake_inputs=True))
+    for place, tensor in tensors.items():
+        if place in constants:
+            writer.constant(place, tensor)
+            continue
+        sizes = [_size(env, size) for size in shapes.get(place, tuple(tensor.shape))]
+        with writer.mode:
+            writer.input(place, torch.empty(sizes, dtype=tensor.dtype))
+    nodes = {place: _size_node(writer, expression) for place, expression in plan.sizes.items()}
+    return writer.finish(call, allowed, nodes)
+
+
+def _size(env: ShapeEnv, size: Any) -> Any:
+    expression = sympy.sympify(size)
+    if expression.is_number:
+        return int(expression)
+    hint = int(expression.xreplace(env.backed_var_to_val))
+    return env.create_symintnode(expression, hint=hint)
+
+
+def _size_node(writer: GraphWriter, size: SizeOf) -> Node:
+    """The nodes that compute a size argument from the inputs."""
+    factors = [writer.call(torch.ops.aten.sym_size.int, writer.nodes[place], axis) for place, axis in size.sizes]
+    node = factors[0]
+    for factor in factors[1:]:
+        node = writer.call(operator.mul, node, factor)
+    if size.factor != 1:
+        node = writer.call(operator.mul, node, size.factor)
+    return writer.call(operator.add, node, size.offset) if size.offset else node
+
+
+def evaluate(size: Any, point: Point) -> int:
+    """A size (int, SymInt or expression) at a point."""
+    if isinstance(size, torch.SymInt):
+        size = size.node.expr
+    expression = sympy.sympify(size)
+    return int(expression.xreplace({symbol: sympy.Integer(value) for symbol, value in point.items()}))
+
+
+def _rescaled(values: tuple[float, float] | None, moved: Mapping[int, int]) -> tuple[float, float] | None:
+    """A range of indices along an axis whose size has changed: ``(0, 4)`` of size 5 is ``(0, 1)`` of size 2."""
+    if values is None:
+        return None
+    low, high = values
+    new = moved.get(int(high) + 1, int(high) + 1) if high == int(high) else None
+    if new is None:
+        return values
+    return (-new if low == -(high + 1) else low), max(low if low >= 0 else 0, new - 1)
+
+
+# --- ranges -----------------------------------------------------------------------------------------------------------
+
+Accepts = Callable[[Point], bool]
+
+
+def fitting_ranges(
+    symbolic: SymbolicCall, wanted: Mapping[sympy.Symbol, tuple[int, int]], accepts: Accepts
+) -> dict[sympy.Symbol, Range]:
+    """The widest ranges within `wanted` at whose two joint ends eager accepts the call and keeps the graph's promise."""
+    hints = symbolic.hints
+    spans: dict[sympy.Symbol, list[int]] = {}
+    for symbol, hint in hints.items():
+        least, most = symbolic.env.bound_sympy(symbol).lower, symbolic.env.bound_sympy(symbol).upper
+        low, high = wanted[symbol]
+        low = max(low, int(least)) if int(least) > 2 else low  # 2 is only the tracer's own assumption
+        high = min(high, int(most)) if most < 2**31 else high
+        span = [min(low, hint), max(high, hint)]
+        for end in (0, 1):
+            if not accepts({**hints, symbol: span[end]}):
+                span[end] = hint
+        spans[symbol] = span
+    for end in (0, 1):
+        if not accepts({symbol: span[end] for symbol, span in spans.items()}):
+            for symbol, span in spans.items():
+                span[end] = hints[symbol]
+    return {symbol: Range(span[0], hints[symbol], span[1]) for symbol, span in spans.items()}
+
+
+def corner_points(ranges: Mapping[sympy.Symbol, Range]) -> list[dict[sympy.Symbol, int]]:
+    """All sizes at their opt, all at min, all at max; each once."""
+    points = [{symbol: getattr(span, end) for symbol, span in ranges.items()} for end in ("opt", "min", "max")]
+    return [point for place, point in enumerate(points) if point not in points[:place]]
+
+
+def between(ranges: Mapping[sympy.Symbol, Range]) -> list[dict[sympy.Symbol, int]]:
+    """Every point there is, as long as there are few; else a regular choice of them."""
+    choices = [range(span.min, span.max + 1) for span in ranges.values()]
+    return [dict(zip(ranges, sizes)) for sizes in itertools.islice(itertools.product(*choices), 256)]

@@ -1,0 +1,241 @@
+"""One law tried on one converter: drawing calls that eager takes, converting them, and saying clearly what went wrong."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import sympy
+import torch
+from hypothesis import given, reject
+from hypothesis import strategies as st
+
+from trtplug.convert import convert
+from trtplug.engine import CompiledEngine
+from trtplug.network import Network
+from trtplug.ranges import Range
+from trtplug.testing.arguments import Bounds
+from trtplug.testing.compare import Mismatch, mismatch, undetermined
+from trtplug.testing.drawing import calls, plain_values, values
+from trtplug.testing.drawn import DrawnCall
+from trtplug.testing.errors import LawViolationError, NotApplicableError, UndescribedError
+from trtplug.testing.graphs import CallGraph
+from trtplug.testing.profiles import Profile
+from trtplug.testing.script import script
+from trtplug_registry import Converter, Domain, Registry, Tensor, unknown_name
+
+Run = Callable[..., tuple[torch.Tensor, ...]]
+
+EAGER_ERRORS = (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, OverflowError, ZeroDivisionError)
+MOST_REFUSED = 0.6
+"""A domain of whose drawn calls eager refuses a larger share does not describe well-formed calls."""
+
+
+@dataclasses.dataclass
+class Tally:
+    """What became of the drawn calls."""
+
+    drawn: int = 0
+    tried: int = 0
+    without_kernel: int = 0
+    outside: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+
+@dataclasses.dataclass(frozen=True)
+class WellFormed:
+    """A call that eager takes, with values, and what eager makes of them."""
+
+    call: DrawnCall
+    tensors: Mapping[str, torch.Tensor]
+    eager: Any
+
+
+@dataclasses.dataclass
+class Trial:
+    """A converter, and how it is tried.
+
+    Attributes:
+        registry: that it belongs to.
+        converter: under test.
+        dtype: of its leading tensor; any where None.
+        profile: how much is tried.
+        executor: runs the networks: ``"reference"``, or the name of an executor that a plugin brings.
+        law: in words, for messages.
+        source: an expression for the registry, for the scripts in messages.
+    """
+
+    registry: Registry
+    converter: Converter
+    dtype: torch.dtype | None
+    profile: Profile
+    executor: str = "reference"
+    law: str = ""
+    source: str = "trtplug.registry()"
+    tally: Tally = dataclasses.field(default_factory=Tally)
+
+    # --- drawing --------------------------------------------------------------------------------------------------
+
+    def explore(self, check: Callable[[st.DataObject], None], examples: int) -> None:
+        """Runs a check on drawn data, `examples` times, and then shrinks what fails.
+
+        Raises:
+            LawViolationError: the check fails.
+            NotApplicableError: eager has no kernel for any drawn call.
+            UndescribedError: eager refuses too many of the drawn calls.
+        """
+
+        @self.profile.settings(examples)
+        @given(st.data())
+        def run(data: st.DataObject) -> None:
+            check(data)
+
+        with single_thread():
+            run()
+        self.judge()
+
+    def judge(self) -> None:
+        """Raises what the tally of refused calls says of the domain."""
+        tally = self.tally
+        refused = sum(tally.refused.values())
+        if not tally.tried and tally.outside and not refused and not tally.without_kernel:
+            raise UndescribedError(
+                f"{self.name}: no call drawn from its domain is in the domain; the last was refused with: "
+                + next(iter(tally.outside))
+            )
+        if refused > MOST_REFUSED * tally.drawn or (not tally.tried and refused):
+            reasons = "\n".join(f"  {count} times: {why}" for why, count in tally.refused.most_common(3))
+            raise UndescribedError(
+                f"{self.name}: eager refuses {refused} of {tally.drawn} calls drawn from its domain, which therefore does"
+                f" not describe well-formed calls; narrow a spec, or add a relation that arranges:\n{reasons}"
+            )
+        if not tally.tried and tally.without_kernel:
+            raise NotApplicableError(f"{self.name}: eager has no kernel on the CPU")
+
+    def well_formed(
+        self, data: st.DataObject, *, domain: Domain | None = None, bounds: Bounds | None = None
+    ) -> WellFormed:
+        """Draws a call that eager takes, with values; rejects and counts the others."""
+        self.tally.drawn += 1
+        strategy = calls(self.converter, self.dtype, domain=domain, bounds=bounds)
+        call = data.draw(strategy, label="call")
+        reason = (domain or self.converter.domain).refusal(call.arguments)
+        if reason is not None:
+            self.tally.outside[str(reason)] += 1  # a restriction that nothing arranges for
+            reject()
+        tensors = data.draw(values(call), label="values")
+        try:
+            eager = run_eager(call, tensors)
+        except EAGER_ERRORS:
+            call = dataclasses.replace(call, layouts={})
+            tensors = dict(plain_values(call))
+            eager = self._second_chance(call, tensors)
+        self.tally.tried += 1
+        return WellFormed(call, tensors, eager)
+
+    def _second_chance(self, call: DrawnCall, tensors: Mapping[str, torch.Tensor]) -> Any:
+        """Eager on plain contiguous values: it may have refused a value (a division by zero), or a view's strides."""
+        try:
+            return run_eager(call, tensors)
+        except EAGER_ERRORS as error:
+            if no_kernel(error):
+                self.tally.without_kernel += 1
+            else:
+                self.tally.refused[f"{str(error).splitlines()[0] if str(error) else error!r} ({call})"] += 1
+        return reject()
+
+    def draw_constants(self, data: st.DataObject, call: DrawnCall) -> tuple[str, ...]:
+        """The places that are constants: those that must be, and now and then another; rarely every one."""
+        chosen = []
+        specs = self.converter.domain.tensors()
+        for place in call.tensors:
+            spec = specs.get(place.partition("[")[0], Tensor())
+            options = (False, False, False, True)
+            if spec.constant or data.draw(st.sampled_from(options), label=f"{place}: constant"):
+                chosen.append(place)
+        if len(chosen) == len(call.tensors) and chosen and not all(spec.constant for spec in specs.values()):
+            free = [place for place in chosen if not specs.get(place.partition("[")[0], Tensor()).constant]
+            chosen.remove(free[0])
+        return tuple(chosen)
+
+    # --- converting and running -----------------------------------------------------------------------------------
+
+    def convert(self, graph: CallGraph, ranges: Mapping[sympy.Symbol, Range] | None = None) -> Network:
+        return convert(graph.module, lambda node: self.converter, ranges=ranges, name="call")
+
+    def run_of(self, network: Network) -> Run:
+        """What runs a network, by this trial's executor."""
+        if self.executor == "reference":
+            return network.lift()
+        for executor in self.registry.executors:
+            if executor.name == self.executor:
+                engine = CompiledEngine(
+                    network.name, network.inputs, network.outputs, network.build(), network.lift(), network.num_layers
+                )
+                return executor.prepare(engine)
+        raise unknown_name("executor", self.executor, {"reference"} | {e.name for e in self.registry.executors})
+
+    def difference(
+        self, actual: Sequence[Any], expected: Sequence[Any], call: DrawnCall, tensors: Mapping[str, torch.Tensor]
+    ) -> Mismatch | None:
+        """How results differ from eager's, beyond the tolerance and what huge inputs leave open."""
+        found = mismatch(actual, expected, self.converter.tolerance)
+        if found is None or found.what != "values":
+            return found
+        if undetermined(found, actual, tensors, lambda moved: as_tuple(run_eager(call, moved))):
+            return None
+        return found
+
+    # --- saying ---------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        dtype = f", {str(self.dtype).removeprefix('torch.')}" if self.dtype is not None else ""
+        return f"{self.converter.id} ({self.converter.name}){dtype}"
+
+    def fail(
+        self,
+        what: str,
+        call: DrawnCall,
+        tensors: Mapping[str, torch.Tensor],
+        constants: Sequence[str] = (),
+        dynamic: str = "",
+    ) -> NoReturn:
+        """Raises the violation, with a script that shows it."""
+        code = script(call, tensors, constants, converter=self.converter.id, dynamic=dynamic, registry=self.source)
+        raise LawViolationError(
+            f"{self.law} does not hold for {self.name}:\n{call}\n{what}\n\nReproduce with:\n\n{code}\n"
+        )
+
+
+def run_eager(call: DrawnCall, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """What eager Torch makes of a call; its warnings are its own affair."""
+    args, kwargs = call.bind(tensors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call.op(*args, **kwargs)
+
+
+def as_tuple(results: Any) -> tuple[Any, ...]:
+    return tuple(results) if isinstance(results, list | tuple) else (results,)
+
+
+def no_kernel(error: Exception) -> bool:
+    """Whether eager refuses for want of a kernel, which says nothing of the call."""
+    text = str(error)
+    return "not implemented for" in text or "Could not run" in text
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Small ops are several times faster without a thread pool."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

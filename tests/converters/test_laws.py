@@ -1,0 +1,16 @@
+"""Every law, over every converter of every installed plugin. ``-k relu`` picks by op, ``TRTPLUG_LAWS=nightly`` tries more."""
+
+from __future__ import annotations
+
+import pytest
+
+import trtplug
+from trtplug.testing import LawCase, NotApplicableError, law_cases
+
+
+@pytest.mark.parametrize("case", law_cases(trtplug.registry()), ids=str)
+def test_law(case: LawCase) -> None:
+    try:
+        case.check()
+    except NotApplicableError as error:
+        pytest.skip(str(error))

@@ -1,0 +1,20 @@
+"""The built-in converters: ATen ops into TensorRT layers, one module per op family.
+
+A plugin like any other: it imports only the contract, and arrives through the entry-point group ``trtplug``.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from trtplug_registry import CONTRACT, Converter
+
+trtplug_contract = CONTRACT
+
+FAMILIES = ("shape",)
+
+
+def trtplug_converters() -> tuple[Converter, ...]:
+    """Every family's converters."""
+    modules = (importlib.import_module(f"{__name__}.{family}") for family in FAMILIES)
+    return tuple(converter for module in modules for converter in module.CONVERTERS)

@@ -173,7 +173,15 @@ class Context:
         return self.slice(tensor, [0] * len(own), wanted, stride)
 
     def slice(
-        self, tensor: Any, start: Sequence[Any], size: Sequence[Any], stride: Sequence[Any], **attributes: Any
+        self,
+        tensor: Any,
+        start: Sequence[Any],
+        size: Sequence[Any],
+        stride: Sequence[Any],
+        *,
+        axes: Sequence[int] | None = None,
+        fill: Any = None,
+        **attributes: Any,
     ) -> Any:
         given = (list(start), list(size), list(stride))
         inputs = {
@@ -182,6 +190,11 @@ class Context:
             if not all(isinstance(item, int) for item in part)
         }
         static = [(0,) * len(part) if number in inputs else tuple(part) for number, part in enumerate(given, 1)]
+        if fill is not None:
+            inputs[4] = fill
+            attributes["mode"] = self.trt.SampleMode.FILL
+        if axes is not None:
+            attributes["axes"] = tuple(axes)
         return self.add("slice", tensor, *static, inputs=inputs, **attributes).get_output(0)
 
     def concat(self, tensors: Sequence[Any], axis: int) -> Any:

@@ -40,7 +40,8 @@ def matrix_multiply(site: Site) -> Node:
     ops = site.handle.op0.name, site.handle.op1.name
     if "VECTOR" in ops:
         return site.compute(reductions.vector_matmul, *site.nodes(), *ops)
-    if ops == ("NONE", "NONE"):
+    shared = all(size == 1 for size in site.dims(1)[:-2])
+    if ops == ("NONE", "NONE") and not shared:
         return site.compute(torch.matmul, *site.nodes())
     return site.compute(reductions.matmul, *site.nodes(), *(op == "TRANSPOSE" for op in ops))
 

@@ -68,8 +68,12 @@ def cumulative_sum(x: Tensor, axis: list[int] | Tensor, exclusive: bool, reverse
 
 
 def matmul(a: Tensor, b: Tensor, transpose_a: bool, transpose_b: bool) -> Tensor:
-    """MATRIX_MULTIPLY of matrices [..., m, k] and [..., k, n] (or their transposes)."""
-    return torch.matmul(a.mT if transpose_a else a, b.mT if transpose_b else b)
+    """MATRIX_MULTIPLY of matrices [..., m, k] and [..., k, n] (or their transposes).
+
+    One matrix b for the whole batch is multiplied as such: broadcasting would copy it for each batch item.
+    """
+    a, b = a.mT if transpose_a else a, b.mT if transpose_b else b
+    return torch.matmul(a, b.reshape(b.shape[-2:]) if b.shape[:-2].numel() == 1 else b)
 
 
 def vector_matmul(a: Tensor, b: Tensor, op_a: str, op_b: str) -> Tensor:

@@ -11,7 +11,7 @@ from torch.fx import Node
 from trtplug_registry.errors import DeclarationError
 from trtplug_registry.facts import Call
 from trtplug_registry.relations import OutputsUsed, Relation
-from trtplug_registry.specs import Axis, ListOf, Negation, Only, Optional, Spec, Tensor
+from trtplug_registry.specs import Axis, Either, ListOf, Negation, Only, Optional, Spec, Tensor
 from trtplug_registry.support import Reason, ReasonCode
 
 
@@ -125,6 +125,8 @@ class Domain:
 def _tensor_spec(spec: Any) -> Tensor | None:
     while isinstance(spec, Optional | ListOf):
         spec = spec.item
+    if isinstance(spec, Either):
+        return next(filter(None, map(_tensor_spec, spec.options)), None)
     return spec if isinstance(spec, Tensor) else None
 
 

@@ -367,6 +367,36 @@ class Optional(Spec):
         return f"none, or {self.item}"
 
 
+@dataclasses.dataclass(frozen=True, init=False)
+class Either(Spec):
+    """As any one of these specs says: a tensor or a number, say, where an op takes both."""
+
+    options: tuple[Spec, ...]
+    because: Because = ""
+
+    def __init__(self, *options: Spec, because: Because = "") -> None:
+        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "because", because)
+
+    def refusal(self, argument: str, value: Any, call: Call) -> Reason | None:
+        reasons = [option.refusal(argument, value, call) for option in self.options]
+        if None in reasons:
+            return None
+        is_tensor = isinstance(value, TensorFacts)
+        nearest = [r for o, r in zip(self.options, reasons, strict=True) if isinstance(o, Tensor) == is_tensor]
+        return (nearest or reasons)[0]
+
+    def negations(self) -> Iterator[Negation]:
+        for option in self.options:
+            yield from option.negations()
+
+    def disjoint(self, other: Spec) -> bool:
+        return all(option.disjoint(other) for option in self.options)
+
+    def __str__(self) -> str:
+        return ", or ".join(map(str, self.options))
+
+
 @dataclasses.dataclass(frozen=True)
 class Anything(Spec):
     """Any value: the argument has no meaning for TensorRT (a memory layout, say), or every value is handled."""

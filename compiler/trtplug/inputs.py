@@ -1,204 +1,117 @@
-"""What a user says about a model's inputs, and the example values and dimensions that stand for it in tracing."""
+"""Checking the inputs of a call against what was compiled, so that a wrong one gets a clear error and not a wrong answer."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import sympy
 import torch
-from torch.export import Dim
+from torch.fx import Node
 
 from trtplug.errors import InputError
-from trtplug.ranges import Range
+from trtplug.ranges import Range, size_range
 
 
 @dataclasses.dataclass(frozen=True)
-class Input:
-    """The shape and dtype of one tensor that a model takes.
-
-    Either ``shape`` alone, or ``min_shape``, ``opt_shape`` and ``max_shape``, which are equal where a dimension is
-    static. Engines are tuned for ``opt_shape`` and take everything between the other two.
+class TensorInput:
+    """What a tensor input must be.
 
     Attributes:
-        shape: of a static input.
-        min_shape, opt_shape, max_shape: of a dynamic one.
-        dtype: of the tensor.
-        name: for messages; the parameter's name where it is "".
-        dims: names for dynamic dimensions, as ``{0: "batch", 1: "sequence"}``. Dimensions of one name, in one input or
-            in several, always have the same size. Dimensions without a name are independent, unless the model relates
-            them.
-        device: where the tensor lives; None for the device of the model's first parameter or buffer.
-
-    Raises:
-        InputError: both forms or neither are given, ranks differ, sizes are not min <= opt <= max, or `dims` names a
-            dimension that does not exist, with something other than an identifier.
+        name: as messages call it.
+        dtype: exact.
+        sizes: an int where the size is fixed, else the size's expression.
+        ranges: of each size.
     """
 
-    shape: Sequence[int] | None = None
-    min_shape: Sequence[int] | None = None
-    opt_shape: Sequence[int] | None = None
-    max_shape: Sequence[int] | None = None
-    dtype: torch.dtype = torch.float32
-    name: str = ""
-    dims: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    device: torch.device | str | None = None
+    name: str
+    dtype: torch.dtype
+    sizes: tuple[int | sympy.Expr, ...]
+    ranges: tuple[Range, ...]
 
-    def __post_init__(self) -> None:
-        label = f"input {self.name!r}" if self.name else "an Input"
-        shapes = {key: getattr(self, key) for key in ("min_shape", "opt_shape", "max_shape")}
-        given = [key for key, shape in shapes.items() if shape is not None]
-        if self.shape is not None and given:
-            raise InputError(f"{label}: both shape and {', '.join(given)}; give shape= alone, or the other three")
-        if self.shape is None and len(given) < 3:
-            missing = ", ".join(key for key in shapes if key not in given)
-            raise InputError(f"{label}: {missing} missing; give shape= alone, or min_shape=, opt_shape= and max_shape=")
-        for key in ("shape", *shapes):
-            shape = getattr(self, key)
-            if shape is not None:
-                object.__setattr__(self, key, _sizes(label, key, shape))
-        if not isinstance(self.dtype, torch.dtype):
-            raise InputError(f"{label}: dtype={self.dtype!r} is not a torch.dtype")
-        ranks = {len(shape) for shape in self._shapes()}
-        if len(ranks) > 1:
-            seen = ", ".join(f"{key}={tuple(shape)}" for key, shape in shapes.items())
-            raise InputError(f"{label}: min_shape, opt_shape and max_shape differ in rank: {seen}")
-        for axis, span in enumerate(self.ranges):
-            if not span.min <= span.opt <= span.max:
-                raise InputError(f"{label}: dimension {axis} is not min <= opt <= max: {span}")
-        for axis, text in self.dims.items():
-            if not isinstance(axis, int) or not 0 <= axis < len(self.ranges):
-                raise InputError(f"{label}: dims names dimension {axis!r}, but the rank is {len(self.ranges)}")
-            if not isinstance(text, str) or not text.isidentifier():
-                raise InputError(f"{label}: {text!r} cannot name dimension {axis}: it is not an identifier")
-
-    def _shapes(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-        if self.shape is not None:
-            return self.shape, self.shape, self.shape
-        assert self.min_shape is not None
-        assert self.opt_shape is not None
-        assert self.max_shape is not None
-        return self.min_shape, self.opt_shape, self.max_shape
-
-    @property
-    def ranges(self) -> tuple[Range, ...]:
-        """The range of each dimension; one value where it is static."""
-        return tuple(Range(*sizes) for sizes in zip(*self._shapes()))
-
-    @property
-    def dynamic(self) -> Mapping[int, Range]:
-        """The dimensions that vary, with their ranges."""
-        return {axis: span for axis, span in enumerate(self.ranges) if span.min != span.max}
-
-
-def _sizes(label: str, key: str, shape: Any) -> tuple[int, ...]:
-    try:
-        sizes = tuple(shape)
-    except TypeError:
-        raise InputError(f"{label}: {key}={shape!r} is not a sequence of sizes") from None
-    for size in sizes:
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise InputError(f"{label}: {key} holds {size!r}, which is not a size (an integer >= 0)")
-    return sizes
-
-
-class Dimensions:
-    """The dynamic dimensions of all inputs together: one entry for each name, one for each unnamed dimension's range.
-
-    Args:
-        inputs: each input, with the name that messages use.
-
-    Raises:
-        InputError: dimensions of one name have different ranges; a range holds no size that export can trace with.
-    """
-
-    def __init__(self, inputs: Iterable[tuple[str, Input]]) -> None:
-        self._spans: dict[Any, Range] = {}
-        self._dims: dict[str, Any] = {}
-        places: dict[Any, str] = {}
-        for label, item in inputs:
-            for axis, text in item.dims.items():
-                if axis not in item.dynamic:
-                    raise InputError(
-                        f"{label}: dims names dimension {axis} {text!r}, but min_shape equals max_shape there"
-                    )
-            for axis, span in item.dynamic.items():
-                key, place = _key(item, axis), f"dimension {axis} of {label}"
-                if self._spans.setdefault(key, span) != span:
-                    message = f"{place} is {key!r} with the range {span}, but {places[key]} is {key!r} with"
-                    raise InputError(f"{message} {self._spans[key]}; a shared name means one range")
-                places.setdefault(key, place)
-                if span.max < 2:
-                    raise InputError(
-                        f"{place} ranges over {span}: a size that is at most 1 is not dynamic; fix it with"
-                        " min_shape equal to max_shape"
-                    )
-        self._sizes = spread_sizes(self._spans)
-
-    @property
-    def spread(self) -> bool:
-        """Whether some example sizes were moved away from their opt, to tell dimensions apart."""
-        return any(self._sizes[key] != span.opt for key, span in self._spans.items() if span.opt >= 2)
-
-    def stay_at_opt(self) -> None:
-        """Example sizes at opt, even where dimensions then coincide."""
-        self._sizes = {key: max(span.opt, 2) for key, span in self._spans.items()}
-
-    def example_shape(self, item: Input) -> tuple[int, ...]:
-        """The shape that export traces with: near opt, never 0 or 1 in a dynamic dimension."""
-        varies = item.dynamic
-        return tuple(
-            self._sizes[_key(item, axis)] if axis in varies else span.opt for axis, span in enumerate(item.ranges)
+    def __str__(self) -> str:
+        shape = ", ".join(
+            str(size) if isinstance(size, int) else f"{size} in {span.min}..{span.max}"
+            for size, span in zip(self.sizes, self.ranges)
         )
-
-    def constraints(self, item: Input, *, strict: bool = True) -> dict[int, Any] | None:
-        """The input's entry in export's ``dynamic_shapes``; with ``strict=False`` one that lets export specialize."""
-        found: dict[int, Any] = {}
-        for axis, span in item.dynamic.items():
-            name = item.dims.get(axis)
-            if not strict:
-                found[axis] = Dim.AUTO(min=span.min, max=span.max)
-            elif name is None:
-                # not a Dim of its own: a model may ask two unnamed dimensions to be equal, and that is no error
-                found[axis] = Dim.DYNAMIC(min=span.min, max=span.max)
-            else:
-                found[axis] = self._dims.setdefault(name, Dim(name, min=span.min, max=span.max))
-        return found or None
+        return f"{str(self.dtype).removeprefix('torch.')}[{shape}]"
 
 
-def _key(item: Input, axis: int) -> Any:
-    """Dimensions of one key share an example size: those of one name, and unnamed ones of one range."""
-    name = item.dims.get(axis)
-    return name if name is not None else item.dynamic[axis]
+@dataclasses.dataclass(frozen=True)
+class FixedInput:
+    """An input that is not a tensor: the graph was specialized on its value."""
+
+    name: str
+    value: Any
 
 
-def spread_sizes(spans: Mapping[Any, Range]) -> dict[Any, int]:
-    """An example size for each span: opt where it is free and at least 2, else the nearest free size.
-
-    A size that moves keeps the powers of two that opt is divisible by, because models divide sizes by strides.
-    """
-    sizes: dict[Any, int] = {}
-    for key, span in spans.items():
-        taken = set(sizes.values())
-        sizes[key] = next((size for size in _candidates(span) if size not in taken), max(span.opt, 2))
-    return sizes
+def input_checks(
+    placeholders: Sequence[Node], names: Sequence[str], ranges: Mapping[sympy.Symbol, Range]
+) -> tuple[TensorInput | FixedInput, ...]:
+    """What each flat input must be, from a lowered graph's placeholders."""
+    return tuple(_check_of(node, name, ranges) for node, name in zip(placeholders, names, strict=True))
 
 
-def _candidates(span: Range) -> Iterator[int]:
-    start, low = max(span.opt, 2), max(span.min, 2)
-    yield start
-    step = start & -start
-    while step:
-        for count in range(1, 9):
-            for size in (start + count * step, start - count * step):
-                if low <= size <= span.max:
-                    yield size
-        step //= 2
+def _check_of(node: Node, name: str, ranges: Mapping[sympy.Symbol, Range]) -> TensorInput | FixedInput:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return FixedInput(name, value)
+    sizes = tuple(size.node.expr if isinstance(size, torch.SymInt) else int(size) for size in value.shape)
+    return TensorInput(name, value.dtype, sizes, tuple(size_range(size, ranges) for size in value.shape))
 
 
-def example_tensor(shape: Sequence[int], dtype: torch.dtype, device: Any, generator: torch.Generator) -> torch.Tensor:
-    """Random values that any model takes: normal for floats, 0 and 1 for integers and booleans."""
-    if dtype.is_floating_point or dtype.is_complex:
-        wide = torch.complex64 if dtype.is_complex else torch.float32
-        return torch.randn(tuple(shape), generator=generator, dtype=wide).to(device=device, dtype=dtype)
-    return torch.randint(0, 2, tuple(shape), generator=generator).to(device=device, dtype=dtype)
+def check_inputs(checks: Sequence[TensorInput | FixedInput], values: Sequence[Any]) -> None:
+    """Raises `InputError` for the first input that does not fit: type, dtype, rank, size, device."""
+    if len(values) != len(checks):
+        names = ", ".join(check.name for check in checks)
+        raise InputError(f"{len(values)} inputs were given, the model takes {len(checks)}: {names}")
+    known: dict[sympy.Expr, tuple[int, str]] = {}
+    device: tuple[torch.device, str] | None = None
+    for check, value in zip(checks, values):
+        if isinstance(check, FixedInput):
+            if isinstance(value, torch.Tensor) or not _equal(value, check.value):
+                what = f"the model was compiled for the value {check.value!r}, which is fixed"
+                raise InputError(f"input {check.name!r} is {_words(value)}; {what}. Compile again for another value")
+            continue
+        _check_tensor(check, value, known)
+        if device is None:
+            device = (value.device, check.name)
+        elif value.device != device[0]:
+            where = f"{check.name!r} is on {value.device}, {device[1]!r} on {device[0]}"
+            raise InputError(f"the inputs are on different devices: {where}. Move them to one")
+
+
+def _check_tensor(check: TensorInput, value: Any, known: dict[sympy.Expr, tuple[int, str]]) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"input {check.name!r} is {_words(value)}; a tensor {check} is expected")
+    if value.dtype != check.dtype:
+        advice = f"convert it with .to({check.dtype})"
+        raise InputError(f"input {check.name!r} is {_words(value)}; {check} is expected: {advice}")
+    if value.dim() != len(check.sizes):
+        raise InputError(f"input {check.name!r} is {_words(value)}, of rank {value.dim()}; {check} is expected")
+    for axis, (size, span, given) in enumerate(zip(check.sizes, check.ranges, value.shape)):
+        where = f"dimension {axis} of input {check.name!r} is {given}"
+        if isinstance(size, int):
+            if given != size:
+                raise InputError(f"{where}; {size} is expected: {check}. It was not dynamic when compiled")
+            continue
+        if not span.min <= given <= span.max:
+            advice = "Compile with a wider range to allow it"
+            raise InputError(f"{where}; {size} is compiled for {span.min} to {span.max}. {advice}")
+        before = known.setdefault(size, (given, f"dimension {axis} of input {check.name!r}"))
+        if before[0] != given:
+            raise InputError(f"{where}, but {before[1]} is {before[0]}; both are the size {size}")
+
+
+def _equal(value: Any, fixed: Any) -> bool:
+    try:
+        return type(value) is type(fixed) and bool(value == fixed)
+    except Exception:  # an arbitrary object's == may raise
+        return value is fixed
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    return f"{value!r} ({type(value).__name__})"

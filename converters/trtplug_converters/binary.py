@@ -1,0 +1,360 @@
+"""Arithmetic of two operands, tensors or numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from trtplug_converters._shared import widened
+from trtplug_converters.pointwise import (
+    NUMBER,
+    elementwise,
+    in_dtype,
+    is_number,
+    keeps_dtype,
+    number_in,
+    operand,
+    precise,
+    rounding_once,
+    some_tensor,
+    tensor_dtype,
+    truncated,
+)
+from trtplug_registry import (
+    ALL,
+    FLOATS,
+    INTS,
+    NUMBERS,
+    Choose,
+    Converter,
+    Domain,
+    Only,
+    Relation,
+    Static,
+    Tensor,
+    TensorFacts,
+    broadcastable,
+    converter,
+    converter_table,
+    same_dtype,
+)
+
+aten = torch.ops.aten
+Dtypes = tuple[torch.dtype, ...]
+
+
+def either_side(dtypes: Dtypes, *more: Relation, because: str = "", **arguments: Any) -> Domain:
+    """Two operands, one of which may be a number."""
+    return Domain(
+        some_tensor("self", "other"),
+        same_dtype("self", "other"),
+        broadcastable("self", "other"),
+        keeps_dtype("self", "other", *({"alpha"} & arguments.keys())),
+        *more,
+        self=operand(dtypes, because),
+        other=operand(dtypes, because),
+        **arguments,
+    )
+
+
+def number_right(dtypes: Dtypes, *more: Relation, because: str = "", **arguments: Any) -> Domain:
+    """A tensor and a number."""
+    names = ("other", *({"alpha"} & arguments.keys()))
+    return Domain(
+        keeps_dtype(*names, beside=("self",)), *more, self=Tensor(dtypes, because=because), other=NUMBER, **arguments
+    )
+
+
+def two_tensors(dtypes: Dtypes, *names: str) -> Domain:
+    return Domain(same_dtype(*names), broadcastable(*names), **dict.fromkeys(names, Tensor(dtypes)))
+
+
+# --- sums ---------------------------------------------------------------------------------------------------------
+
+
+def terms(ctx: Any, self: Any, other: Any, alpha: Any) -> list[Any]:
+    """Both operands and alpha, rounded as in eager: with an alpha, the numbers are in the tensors' dtype first."""
+    return [*precise(ctx, self, other), 1] if alpha == 1 else in_dtype(ctx, self, other, alpha)
+
+
+def scaled_sum(ctx: Any, op: str, left: Any, right: Any, alpha: Any, dtype: torch.dtype) -> Any:
+    """left ± alpha * right, rounded to the dtype once."""
+    if alpha != 1:
+        left, right = (side if is_number(side) else widened(ctx, side) for side in (left, right))
+        is_plain = is_number(right)
+        right = number_in(right * alpha, dtype) if is_plain else elementwise(ctx, "PROD", right, alpha)
+    return ctx.cast(elementwise(ctx, op, left, right), dtype)
+
+
+def sum_of_operands(op: str, ctx: Any, self: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
+
+    One elementwise layer, a product before it where alpha is not 1; the sum of bools is OR.
+    """
+    left, right, alpha = terms(ctx, self, other, alpha)
+    return scaled_sum(ctx, op, left, right, alpha, tensor_dtype(ctx, self, other))
+
+
+def sum_with_number(op: str, ctx: Any, self: Any, other: Any, alpha: Any = 1) -> Any:
+    """add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
+
+    One elementwise layer.
+    """
+    left, right, alpha = terms(ctx, self, other, alpha)
+    return scaled_sum(ctx, op, left, right, alpha, tensor_dtype(ctx, self, other))
+
+
+ALPHA = Static(nan=True)
+NO_OVERFLOW = "eager's fused product and sum overflow later than a product that is rounded to float32"
+
+
+def alpha_fits() -> Relation:
+    """Alpha times an operand stays finite, or was infinite before."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        if abs(call["alpha"]) > 1:
+            for name in ("self", "other"):
+                if isinstance(call[name], TensorFacts) and call[name].dtype.is_floating_point:
+                    call[name] = call[name]._replace(values=(-1e3, 1e3))
+
+    return Relation("a product with alpha that does not overflow", ("self", "other", "alpha"), None, arrange)
+
+
+sums = (
+    *converter_table({aten.add.Tensor: "SUM"}, either_side(ALL, alpha_fits(), alpha=ALPHA))(sum_of_operands),
+    *converter_table({aten.sub.Tensor: "SUB"}, either_side(NUMBERS, alpha_fits(), alpha=ALPHA))(sum_of_operands),
+    *converter_table({aten.add.Scalar: "SUM"}, number_right(ALL, alpha_fits(), alpha=ALPHA))(sum_with_number),
+    *converter_table({aten.sub.Scalar: "SUB"}, number_right(NUMBERS, alpha_fits(), alpha=ALPHA))(sum_with_number),
+)
+
+
+@converter(aten.rsub.Tensor, either_side(NUMBERS, alpha_fits(), alpha=ALPHA))
+def rsub(ctx: Any, self: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
+
+    other - alpha * self.
+    """
+    left, right, alpha = terms(ctx, self, other, alpha)
+    return scaled_sum(ctx, "SUB", right, left, alpha, tensor_dtype(ctx, self, other))
+
+
+@converter(aten.rsub.Scalar, number_right(NUMBERS, alpha_fits(), alpha=ALPHA))
+def rsub_number(ctx: Any, self: Any, other: Any, alpha: Any = 1) -> Any:
+    """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
+
+    other - alpha * self.
+    """
+    left, right, alpha = terms(ctx, self, other, alpha)
+    return scaled_sum(ctx, "SUB", right, left, alpha, tensor_dtype(ctx, self, other))
+
+
+# --- products, quotients, extrema -----------------------------------------------------------------------------------
+
+
+def one_layer(op: str, ctx: Any, self: Any, other: Any) -> Any:
+    """mul.Tensor(Tensor self, Tensor other) -> Tensor
+
+    One elementwise layer; of bools, the product is AND, the maximum OR.
+    """
+    return ctx.cast(elementwise(ctx, op, *precise(ctx, self, other)), tensor_dtype(ctx, self, other))
+
+
+EXACT = "TensorRT's quotient of integers is an integer; the lowering makes floats of them first"
+products = (
+    *converter_table({aten.mul.Tensor: "PROD"}, either_side(ALL))(one_layer),
+    *converter_table({aten.mul.Scalar: "PROD"}, number_right(ALL))(one_layer),
+    *converter_table({aten.div.Tensor: "DIV"}, either_side(FLOATS, because=EXACT))(one_layer),
+    *converter_table({aten.div.Scalar: "DIV"}, number_right(FLOATS, because=EXACT))(one_layer),
+)
+extrema = converter_table(
+    {aten.maximum.default: "MAX", aten.minimum.default: "MIN"}, two_tensors(ALL, "self", "other")
+)(one_layer)
+
+
+# --- division without a remainder, and the remainder ----------------------------------------------------------------
+
+
+def nonzero_divisor() -> Relation:
+    """Integers are not divided by 0 (eager raises)."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        self, other = call["self"], call["other"]
+        if (self if isinstance(self, TensorFacts) else other).dtype.is_floating_point:
+            return
+        if isinstance(other, TensorFacts):
+            values = (1, 2**31 - 1) if choose.boolean() else (1 - 2**31, -1)
+            call["other"] = other._replace(values=values)
+        elif other == 0:
+            call["other"] = choose.one_of([1, -1, 2, 3])
+
+    return Relation("a divisor other than 0", ("self", "other"), None, arrange)
+
+
+def mode_fits_dtype() -> Relation:
+    """Floats are not floored, integers not divided exactly."""
+
+    def modes(call: Mapping[str, Any]) -> tuple[Any, ...]:
+        first = call["self"] if isinstance(call["self"], TensorFacts) else call["other"]
+        return (None, "trunc") if first.dtype.is_floating_point else ("trunc", "floor")
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        if call["rounding_mode"] not in modes(call):
+            call["rounding_mode"] = choose.one_of(modes(call))
+
+    return Relation(
+        "rounding_mode none or trunc of floats, trunc or floor of integers",
+        ("rounding_mode", "self", "other"),
+        lambda call: call["rounding_mode"] in modes(call),
+        arrange,
+        f"{EXACT}; and it floors the rounded quotient of floats, eager the exact one",
+    )
+
+
+def divide(ctx: Any, self: Any, other: Any, *, rounding_mode: Any) -> Any:
+    """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor
+
+    DIV, and for trunc of floats CEIL or FLOOR of the quotient; FLOOR_DIV for floor.
+    """
+    if rounding_mode is None:
+        return one_layer("DIV", ctx, self, other)
+    left, right = in_dtype(ctx, self, other)
+    quotient = elementwise(ctx, "FLOOR_DIV" if rounding_mode == "floor" else "DIV", left, right)
+    return truncated(ctx, quotient) if ctx.dtype(quotient).is_floating_point else quotient
+
+
+MODE = Only(None, "trunc", "floor")
+divisions = (
+    converter(aten.div.Tensor_mode, either_side(NUMBERS, nonzero_divisor(), mode_fits_dtype(), rounding_mode=MODE))(
+        divide
+    ),
+    converter(aten.div.Scalar_mode, number_right(NUMBERS, nonzero_divisor(), mode_fits_dtype(), rounding_mode=MODE))(
+        divide
+    ),
+)
+
+
+def floor_divide(ctx: Any, self: Any, other: Any) -> Any:
+    """floor_divide(Tensor self, Tensor other) -> Tensor
+
+    FLOOR_DIV.
+    """
+    return elementwise(ctx, "FLOOR_DIV", *in_dtype(ctx, self, other))
+
+
+def remainder(quotient: str, ctx: Any, self: Any, other: Any) -> Any:
+    """remainder.Tensor(Tensor self, Tensor other) -> Tensor
+
+    self - other * quotient, the quotient floored for remainder and truncated for fmod.
+    """
+    left, right = in_dtype(ctx, self, other)
+    whole = elementwise(ctx, quotient, left, right)
+    return elementwise(ctx, "SUB", left, elementwise(ctx, "PROD", whole, right))
+
+
+INEXACT = "TensorRT has no remainder of floats, and floors their rounded quotient where eager floors the exact one"
+remainders = (
+    converter(aten.floor_divide.default, either_side(INTS, nonzero_divisor(), because=INEXACT))(floor_divide),
+    *converter_table(
+        {aten.remainder.Tensor: "FLOOR_DIV", aten.fmod.Tensor: "DIV"},
+        either_side(INTS, nonzero_divisor(), because=INEXACT),
+    )(remainder),
+    *converter_table(
+        {aten.remainder.Scalar: "FLOOR_DIV", aten.fmod.Scalar: "DIV"},
+        number_right(INTS, nonzero_divisor(), because=INEXACT),
+    )(remainder),
+)
+
+
+# --- powers -------------------------------------------------------------------------------------------------------
+
+
+def one(ctx: Any, x: Any) -> Any:
+    return elementwise(ctx, "POW", x, 0)
+
+
+def square(ctx: Any, x: Any) -> Any:
+    return elementwise(ctx, "PROD", x, x)
+
+
+def cube(ctx: Any, x: Any) -> Any:
+    return elementwise(ctx, "PROD", square(ctx, x), x)
+
+
+def inverse(ctx: Any, x: Any) -> Any:
+    return ctx.unary("RECIP", x)
+
+
+def root(ctx: Any, x: Any) -> Any:
+    return ctx.unary("SQRT", x)
+
+
+# eager computes these by multiplication and roots, which differ from POW at -0.0 and -inf
+EXACT_POWERS: Mapping[float, Callable[[Any, Any], Any]] = {
+    2: square,
+    3: cube,
+    -1: inverse,
+    -2: lambda ctx, x: inverse(ctx, square(ctx, x)),
+    0.5: root,
+    -0.5: lambda ctx, x: inverse(ctx, root(ctx, x)),
+}
+
+
+def whole_exponent() -> Relation:
+    """Integers have no negative powers (eager raises)."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        if not call["self"].dtype.is_floating_point and call["exponent"] < 0:
+            call["exponent"] = choose.integer(0, 5)
+
+    return Relation("no negative power of integers", ("self", "exponent"), None, arrange)
+
+
+@converter(
+    aten.pow.Tensor_Scalar,
+    Domain(keeps_dtype("exponent", beside=("self",)), whole_exponent(), self=Tensor(NUMBERS), exponent=NUMBER),
+)
+def power(ctx: Any, self: Any, exponent: Any) -> Any:
+    """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor
+
+    POW; products, a reciprocal or a root for the exponents that eager computes so.
+    """
+    if is_number(exponent) and exponent == 1:
+        return self
+    exact = EXACT_POWERS.get(exponent) if is_number(exponent) else None
+    if exact is not None:
+        return rounding_once(ctx, lambda x: exact(ctx, x), self)
+    return elementwise(ctx, "POW", *in_dtype(ctx, self, exponent))
+
+
+@converter(aten.pow.Scalar, Domain(keeps_dtype("self", beside=("exponent",)), self=NUMBER, exponent=Tensor(NUMBERS)))
+def power_of_number(ctx: Any, self: Any, exponent: Any) -> Any:
+    """pow.Scalar(Scalar self, Tensor exponent) -> Tensor
+
+    POW.
+    """
+    return elementwise(ctx, "POW", *in_dtype(ctx, self, exponent))
+
+
+@converter(aten.pow.Tensor_Tensor, two_tensors(NUMBERS, "self", "exponent"))
+def power_of_tensors(ctx: Any, self: Any, exponent: Any) -> Any:
+    """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor
+
+    POW.
+    """
+    return ctx.elementwise("POW", self, exponent)
+
+
+CONVERTERS: tuple[Converter, ...] = (
+    *sums,
+    rsub,
+    rsub_number,
+    *products,
+    *extrema,
+    *divisions,
+    *remainders,
+    power,
+    power_of_number,
+    power_of_tensors,
+)

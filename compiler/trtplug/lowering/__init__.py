@@ -1,0 +1,98 @@
+"""The lower stage: an exported program becomes the graph that TensorRT and Torch divide among themselves.
+
+1. Parameters, buffers and constants become ``get_attr`` nodes, and writes become values. For most graphs that is done
+   in place; only for the rest is the program traced again (``lower:retrace`` in the record, which takes seconds).
+2. The early passes see the graph as exported.
+3. What the registry refuses is decomposed and asked about again.
+4. The late passes see what will be partitioned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+
+from torch import fx
+
+from trtplug.lowering.calls import apply_mutations, flatten_inputs, run_lowered
+from trtplug.lowering.decompose import decompose
+from trtplug.lowering.lift import lift
+from trtplug.lowering.passes import PassRunner
+from trtplug.lowering.value import Fate, Lowered, Mutation, PassRecord
+from trtplug.lowering.verify import Verifier
+from trtplug.tracing import Program
+from trtplug_registry import Registry
+
+__all__ = [
+    "Fate",
+    "Lowered",
+    "Mutation",
+    "PassRecord",
+    "PassRunner",
+    "apply_mutations",
+    "decompose",
+    "flatten_inputs",
+    "lower",
+    "run_lowered",
+]
+
+
+def lower(program: Program, registry: Registry, *, verify: bool = False, strict: bool = False) -> Lowered:
+    """Lowers a program for what the registry supports. The program is not changed, and its tensors are not copied.
+
+    Args:
+        program: from `trace` or `as_program`.
+        registry: its converters decide what is kept whole; its passes and decompositions are used.
+        verify: run the graph on drawn inputs after every pass, and compare.
+        strict: raise where a pass would be undone with a warning.
+
+    Raises:
+        LoweringError: under ``strict``, a pass breaks the graph or what it promises to keep; under ``verify``, a pass
+            changes a result; or the program has effects that cannot be expressed as values.
+    """
+    start = time.perf_counter()
+    lifted = lift(program.exported)
+    count = len(lifted.graph_module.graph.nodes)
+    before = len(program.exported.graph.nodes)
+    name = "lower:retrace" if lifted.retraced else "lower:lift"
+    first = PassRecord(name, time.perf_counter() - start, before, count, True)
+    original = {node.name for node in lifted.graph_module.graph.nodes if node.op == "call_function"}
+    verifier = Verifier(lifted.graph_module, program.ranges) if verify else None
+    runner = PassRunner(lifted.graph_module, strict=strict, verifier=verifier)
+    runner.run(item for item in registry.passes if item.phase == "early")
+    fates = runner.step("lower:decompose", lambda module: decompose(module, registry))
+    runner.run(item for item in registry.passes if item.phase == "late")
+    lifted.graph_module.recompile()
+    return Lowered(
+        lifted.graph_module,
+        program.ranges,
+        lifted.in_spec,
+        lifted.out_spec,
+        lifted.input_names,
+        lifted.mutations,
+        (first, *runner.records),
+        _history(lifted.graph_module.graph, original, fates, runner.removed),
+        lifted.constants,
+    )
+
+
+def _history(
+    graph: fx.Graph, original: set[str], fates: Mapping[str, Fate], removed: Mapping[str, str]
+) -> dict[str, Fate]:
+    """The decisions about each exported call, with what later passes did to its nodes."""
+    present = {node.name for node in graph.nodes}
+    history: dict[str, Fate] = {}
+    for name in original:
+        fate = fates.get(name)
+        if fate is None:
+            if name in removed and name not in present:
+                history[name] = Fate("rewritten", removed[name])
+            continue
+        left = tuple(node for node in fate.nodes if node in present)
+        if left or not fate.nodes:
+            history[name] = dataclasses.replace(fate, nodes=left)
+        else:
+            by = next((removed[node] for node in fate.nodes if node in removed), fate.by)
+            history[name] = Fate("rewritten", by)
+    return history

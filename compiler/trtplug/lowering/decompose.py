@@ -1,0 +1,304 @@
+"""Registry-driven decomposition: what the registry takes stays whole, what it refuses is written with other ops.
+
+Each refused call is traced on its own, one level deep, and the new calls are asked about in turn; there is no trace of
+the whole program. Calls with equal metadata share one trace.
+
+A decomposition is taken where it brings something: every new call is taken by the registry, or at least one that
+computes (rather than moves elements around) is. Otherwise the call stays as it was, for Torch, which runs its fused
+kernels; and so does one whose decomposition would hold only for the sizes it was traced with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
+from torch._ops import OpOverload
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from trtplug.lowering import graphs
+from trtplug.lowering.functionalize import remove_writes, writes
+from trtplug.lowering.value import Fate
+from trtplug_registry import ReasonCode, Registry, Support
+
+_MOVERS = frozenset(
+    {
+        "aten::clone",
+        "aten::contiguous",
+        "aten::reshape",
+        "aten::_unsafe_view",
+        "aten::_to_copy",
+        "aten::lift_fresh_copy",
+    }
+)
+"""Ops that move elements and are not views by their schema."""
+
+
+def decompose(graph_module: fx.GraphModule, registry: Registry) -> dict[str, Fate]:
+    """Decomposes in place what the registry refuses. Returns the fate of each call that was in the graph."""
+    stage = _Decomposition(graph_module, registry)
+    fates = {}
+    for node in list(graph_module.graph.nodes):
+        if node.op == "call_function" and isinstance(node.target, OpOverload):
+            fates[node.name] = stage.decide(node)
+    return fates
+
+
+@dataclasses.dataclass
+class _Template:
+    """One call, traced: a graph whose placeholders are the call's tensors and symbolic sizes."""
+
+    graph_module: fx.GraphModule
+    by: str
+
+
+class _Decomposition:
+    def __init__(self, graph_module: fx.GraphModule, registry: Registry) -> None:
+        self.graph_module, self.registry = graph_module, registry
+        self.graph = graph_module.graph
+        self.mode = graphs.fake_mode_of(self.graph)
+        self._templates: dict[Any, _Template | None] = {}
+        self._owners = {
+            op: plugin.name
+            for plugin in sorted(registry.plugins, key=lambda plugin: (not plugin.built_in, plugin.name))
+            for op in plugin.decompositions
+        }
+
+    def decide(self, node: fx.Node) -> Fate:
+        support = self.registry.lookup(node)
+        if support.converter is not None:
+            return Fate("kept", support.converter.id, (node.name,))
+        name, before = node.name, node.prev
+        following = node.next
+        expanded = self._expand(node, frozenset())
+        if expanded is None:
+            return Fate("torch", str(support), (name,))
+        names = []
+        place = before.next
+        while place is not following:
+            if place.op == "call_function":
+                names.append(place.name)
+            place = place.next
+        return Fate("decomposed", expanded, tuple(names))
+
+    def _expand(self, node: fx.Node, ancestors: frozenset[OpOverload]) -> str | None:
+        """Replaces a refused call by its decomposition. Returns who brought it; None, and changes nothing, if none."""
+        target = node.target
+        assert isinstance(target, OpOverload)
+        if target in ancestors or self._keeps_user(self.registry.lookup(node)):
+            return None
+        template, operands = self._template(node)
+        if template is None:
+            return None
+        before = node.prev
+        meta = graphs.origin(node)
+        results = graphs.inline(
+            self.graph_module, template.graph_module, operands, node, prefix=f"{node.name}_", meta=meta
+        )
+        if self._serves(self._between(before, node), ancestors | {target}) and graphs.replace_results(node, results):
+            self.graph.erase_node(node)
+            return template.by
+        for new in reversed(self._between(before, node)):
+            self.graph.erase_node(new)
+        return None
+
+    def _serves(self, new: list[fx.Node], ancestors: frozenset[OpOverload]) -> bool:
+        """Asks about the new calls, decomposes further, and tells whether that brings TensorRT anything."""
+        taken, left, computing = 0, 0, 0
+        for node in new:
+            if node.op != "call_function" or not isinstance(node.target, OpOverload) or _is_size(node):
+                continue
+            if self.registry.lookup(node):
+                taken += 1
+                computing += _computes(node)
+            elif self._expand(node, ancestors) is not None:
+                taken += 1
+                computing += 1
+            else:
+                left += 1
+        return computing > 0 or (taken > 0 and left == 0)
+
+    @staticmethod
+    def _between(before: fx.Node, after: fx.Node) -> list[fx.Node]:
+        found = []
+        node = before.next
+        while node is not after:
+            found.append(node)
+            node = node.next
+        return found
+
+    @staticmethod
+    def _keeps_user(support: Support) -> bool:
+        """Whether the user asked for this op or module to stay in Torch: then it stays whole."""
+        return any(reason.code is ReasonCode.EXCLUDED_BY_USER for reason in support.reasons)
+
+    # --- tracing one call -------------------------------------------------------------------------------------------
+
+    def _template(self, node: fx.Node) -> tuple[_Template | None, list[Any]]:
+        leaves, spec = pytree.tree_flatten((node.args, dict(node.kwargs)))
+        vals = [leaf.meta.get("val") if isinstance(leaf, fx.Node) else leaf for leaf in leaves]
+        moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, fx.Node)]
+        operands = [leaves[i] for i in moving]
+        if any(not isinstance(vals[i], torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool) for i in moving):
+            return None, []
+        used = _used_results(node)
+        key = (node.target, spec, used, tuple(map(_facts, vals)))
+        try:
+            known = key in self._templates
+        except TypeError:  # an argument that cannot be hashed
+            return self._trace(node, vals, spec, moving, used), operands
+        if not known:
+            self._templates[key] = self._trace(node, vals, spec, moving, used)
+        return self._templates[key], operands
+
+    def _trace(self, node: fx.Node, vals: Any, spec: Any, moving: list[int], used: Any) -> _Template | None:
+        function, by = self._function(node.target)
+        if function is None:
+            return None
+
+        def call(*operands: Any) -> Any:
+            leaves = list(vals)
+            for place, operand in zip(moving, operands):
+                leaves[place] = operand
+            args, kwargs = pytree.tree_unflatten(leaves, spec)
+            with torch._C.DisableTorchFunction():  # else make_fx records the op itself instead of what it calls
+                results = function(*args, **kwargs)
+            if used is None or not isinstance(results, list | tuple):
+                return results
+            return tuple(result if place in used else None for place, result in enumerate(results))
+
+        try:
+            # pre-dispatch, so that composite ops inside are recorded whole and asked about
+            with self.mode, enable_python_dispatcher(), torch.no_grad(), _unspecialized(self.mode.shape_env):
+                traced = make_fx(call, tracing_mode="real", pre_dispatch=True, _allow_non_fake_inputs=True)(
+                    *(vals[i] for i in moving)
+                )
+        except Exception:  # a decomposition may refuse its arguments in any way
+            return None
+        traced.graph.eliminate_dead_code()
+        if writes(traced) and (final := remove_writes(traced)) != {}:
+            del final  # it writes to its own operands, or through views
+            return None
+        if not _faithful(traced, node) or any(item.target is node.target for item in traced.graph.nodes):
+            return None
+        return _Template(traced, by)
+
+    def _function(self, target: Any) -> tuple[Callable[..., Any] | None, str]:
+        brought = self.registry.decompositions.get(target)
+        if brought is not None:
+            return brought, self._owners.get(target, "")
+        composite = torch._C.DispatchKey.CompositeImplicitAutograd
+        own = composite in target.py_kernels or torch._C._dispatch_has_kernel_for_dispatch_key(
+            target.name(), "CompositeImplicitAutograd"
+        )
+        return (target.decompose, "torch") if own else (None, "")
+
+
+class _SpecializedError(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def _unspecialized(shape_env: Any) -> Iterator[None]:
+    """Refuses a trace that holds only for some sizes: that adds a guard which fixes or bounds a symbol.
+
+    Raises:
+        _SpecializedError: it does; the shape environment is as before.
+    """
+    if shape_env is None:
+        yield
+        return
+    frozen, shape_env.frozen = shape_env.frozen, False  # export freezes it, which would hide the guards
+    guards, replacements, spans = (
+        len(shape_env.guards),
+        dict(shape_env.replacements),
+        dict(shape_env.var_to_range),
+    )
+    try:
+        yield
+        new = shape_env.guards[guards:]
+        # Ne(size, 0) and Ne(size, 1) are what export itself assumes of every dynamic size
+        if shape_env.replacements != replacements or any(getattr(g.expr, "rel_op", "") != "!=" for g in new):
+            raise _SpecializedError(", ".join(str(guard.expr) for guard in new))
+    finally:
+        shape_env.frozen = frozen
+        del shape_env.guards[guards:]
+        if shape_env.replacements != replacements or dict(shape_env.var_to_range) != spans:
+            shape_env.replacements.clear()
+            shape_env.replacements.update(replacements)
+            shape_env.var_to_range.clear()
+            shape_env.var_to_range.update(spans)
+            shape_env._update_version_counter()
+
+
+def _facts(value: Any) -> Any:
+    """What a trace may depend on, hashable."""
+    if isinstance(value, torch.Tensor):
+        return ("tensor", _sizes(value.shape), _sizes(value.stride()), value.dtype, value.device, value.layout)
+    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return (type(value), value.node.expr)
+    return (type(value), value)
+
+
+def _sizes(sizes: Any) -> tuple[Any, ...]:
+    return tuple(size if type(size) is int else size.node.expr for size in sizes)
+
+
+def _used_results(node: fx.Node) -> frozenset[int] | None:
+    """Which results of a call with several are read; None where it has one, or where they are read as a whole."""
+    import operator
+
+    if len(node.target._schema.returns) < 2:  # type: ignore[union-attr]  # an OpOverload
+        return None
+    if any(user.target is not operator.getitem for user in node.users):
+        return None
+    return frozenset(user.args[1] for user in node.users)  # type: ignore[misc]  # getitem's index
+
+
+def _faithful(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether what was traced has the shapes and dtypes that the call's metadata promises."""
+    results = graphs.values(graphs.output_node(traced.graph).args[0])
+    promised = node.meta.get("val")
+    if not isinstance(promised, list | tuple):
+        results, promised = [results], [promised]
+    elif not isinstance(results, list | tuple) or len(results) != len(promised):
+        return False
+    return all(_agree(ours, theirs) for ours, theirs in zip(results, promised))
+
+
+def _agree(ours: Any, theirs: Any) -> bool:
+    if ours is None or not isinstance(theirs, torch.Tensor):
+        return True
+    if not isinstance(ours, torch.Tensor) or ours.dtype != theirs.dtype or ours.dim() != theirs.dim():
+        return False
+    return all(
+        one == two if type(one) is int and type(two) is int else _same_size(one, two)
+        for one, two in zip(ours.shape, theirs.shape)
+    )
+
+
+def _same_size(one: Any, two: Any) -> bool:
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return _sizes((one,)) == _sizes((two,)) or statically_known_true(one == two)
+
+
+def _is_size(node: fx.Node) -> bool:
+    return not graphs.tensors(node.meta.get("val"))
+
+
+def _computes(node: fx.Node) -> bool:
+    """Whether a call does arithmetic, rather than moving or making elements."""
+    schema = node.target._schema  # type: ignore[union-attr]  # an OpOverload
+    is_view = any(item.alias_info is not None for item in schema.returns)
+    return (
+        not is_view
+        and schema.name not in _MOVERS
+        and any(graphs.tensors(a.meta.get("val")) for a in node.all_input_nodes)
+    )

@@ -1,0 +1,367 @@
+"""The trace stage: a model and what is known of its inputs, into an exported program with a range for each symbol."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import logging
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from trtplug.errors import InputError, TraceError
+from trtplug.input_specs import Dimensions, Input, example_tensor
+from trtplug.ranges import Range
+from trtplug_registry import unknown_name
+
+__all__ = ["Input", "Program", "Range", "as_program", "trace"]
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_HERE = os.path.dirname(__file__) + os.sep
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """An exported model.
+
+    Attributes:
+        exported: what ``torch.export`` made; not changed by any later stage.
+        ranges: min, opt and max of every free symbol in the inputs' shapes.
+    """
+
+    exported: ExportedProgram
+    ranges: Mapping[sympy.Symbol, Range]
+
+
+def trace(
+    model: nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+) -> Program:
+    """Exports a model for given inputs.
+
+    An `Input` may stand anywhere in `args` or `kwargs` in place of a tensor, inside lists, tuples and dicts too; the
+    other leaves (tensors, None, numbers, strings) are taken as they are. ``inputs=`` is short for `args` if it is a
+    sequence, for `kwargs` if it is a mapping.
+
+    Args:
+        model: exported as it is (in training mode if it is in training mode), and not changed.
+        args, kwargs: the arguments of a call.
+        inputs: the same, as specs.
+        dynamic_shapes: as ``torch.export.export`` takes it, for example tensors; every dynamic dimension needs a max.
+
+    Raises:
+        InputError: the inputs contradict each other or the model's signature.
+        UnknownNameError: a keyword that the model does not take.
+        TraceError: the model cannot be exported, or not for all sizes that the inputs allow.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"trace: expected a torch.nn.Module, found {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("trace: this is a TorchScript module; torch.export takes the nn.Module that it was made from")
+    args, kwargs = tuple(args), dict(kwargs or {})
+    if inputs is not None:
+        if args or kwargs:
+            raise InputError("trace: both inputs= and args or kwargs; an Input may stand among args and kwargs")
+        if isinstance(inputs, Input):
+            raise InputError("trace: inputs= is a sequence or a mapping of Input values, found a single Input")
+        args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
+    bound = _bind(model, args, kwargs)
+    specs = [(label, item) for label, item in _leaves(bound) if isinstance(item, Input)]
+    if not specs:
+        with _refusals(model, lambda: _Specialization.find(model, args, kwargs, dynamic_shapes)):
+            return as_program(_export(model, args, kwargs, dynamic_shapes))
+    if dynamic_shapes is not None:
+        raise InputError("trace: both Input values and dynamic_shapes=; an Input states its own ranges")
+    return _trace_inputs(model, args, kwargs, specs)
+
+
+def as_program(exported: ExportedProgram) -> Program:
+    """An exported program whose ranges are those of its own constraints; opt is the example's size.
+
+    Raises:
+        TraceError: a dynamic dimension has no upper bound, which an engine needs.
+    """
+    ranges: dict[sympy.Symbol, Range] = {}
+    for place in _dimensions(exported):
+        for symbol in sorted(place.expr.free_symbols, key=str):
+            if symbol in ranges:
+                continue
+            low, high = _bounds(exported, symbol)
+            if high is None:
+                raise TraceError(
+                    f"{place} ({place.expr}) has no upper bound, and an engine needs one: export with"
+                    " torch.export.Dim(name, max=…) or Dim.DYNAMIC(max=…), or use trtplug.trace with Input(max_shape=…)"
+                )
+            hint = _hint(place.size, symbol)
+            ranges[symbol] = Range(low, min(max(hint if hint is not None else high, low), high), high)
+    return Program(exported, ranges)
+
+
+# --- inputs as specs --------------------------------------------------------------------------------------------------
+
+
+def _trace_inputs(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], specs: list[tuple[str, Input]]
+) -> Program:
+    dimensions = Dimensions(specs)
+    device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+    def attempt(strict: bool = True) -> ExportedProgram:
+        generator = torch.Generator().manual_seed(0)
+
+        def example(leaf: Any) -> Any:
+            if not isinstance(leaf, Input):
+                return leaf
+            return example_tensor(dimensions.example_shape(leaf), leaf.dtype, leaf.device or device, generator)
+
+        concrete_args, concrete_kwargs = _map_leaves(example, args), _map_leaves(example, kwargs)
+        shapes = None
+        if any(item.dynamic for _, item in specs):
+            bound = _bind(model, args, kwargs)
+            shapes = _map_leaves(
+                lambda leaf: dimensions.constraints(leaf, strict=strict) if isinstance(leaf, Input) else None, bound
+            )
+        return _export(model, concrete_args, concrete_kwargs, shapes)
+
+    with _refusals(model, lambda: _Specialization.watch(lambda: attempt(strict=False))):
+        try:
+            exported = attempt()
+        except Exception:
+            if not dimensions.spread:
+                raise
+            # the model may relate dimensions that have different names or ranges but the same opt
+            dimensions.stay_at_opt()
+            exported = attempt()
+    return Program(exported, _user_ranges(exported, args, kwargs, lambda: attempt(strict=False)))
+
+
+def _user_ranges(
+    exported: ExportedProgram, args: Any, kwargs: Any, retry: Callable[[], ExportedProgram]
+) -> dict[sympy.Symbol, Range]:
+    """The user's ranges by symbol, once it is sure that export kept all of them."""
+    leaves = _map_leaves_flat(args, kwargs, exported)
+    ranges: dict[sympy.Symbol, tuple[Range, _Dimension]] = {}
+    for place in _dimensions(exported):
+        leaf = leaves[place.position]
+        if not isinstance(leaf, Input) or place.axis is None or not place.expr.is_Symbol:
+            continue
+        span = leaf.ranges[place.axis]
+        known, first = ranges.setdefault(place.expr, (span, place))
+        if (known.min, known.max) != (span.min, span.max):
+            raise TraceError(
+                f"{first} and {place} must have the same size in this model, but their ranges are {known} and {span}:"
+                " give both the same range (and the same name in dims=)"
+            )
+        low, high = _bounds(exported, place.expr)
+        if low > max(span.min, 2) or (high is not None and high < span.max):
+            found = _Specialization.watch(retry)
+            raise TraceError(
+                f"{place} ranges over {span}, but the model holds only for {low}..{high if high is not None else ''}"
+                f"{found}: change the range, or the code that depends on the size"
+            )
+    result = {symbol: span for symbol, (span, _) in ranges.items()}
+    for symbol, span in as_program(exported).ranges.items():  # symbols that occur only in expressions such as 2*s0
+        result.setdefault(symbol, span)
+    return result
+
+
+def _map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    return pytree.tree_map(function, tree, is_leaf=lambda leaf: isinstance(leaf, Input))
+
+
+def _map_leaves_flat(args: Any, kwargs: Any, exported: ExportedProgram) -> list[Any]:
+    """The leaves in the order of the program's user inputs (export orders keywords as the model's signature does)."""
+    order = exported.call_spec.in_spec.child(1).context if exported.call_spec.in_spec is not None else list(kwargs)
+    ordered = {name: kwargs[name] for name in order}
+    return pytree.tree_leaves((tuple(args), ordered), is_leaf=lambda leaf: isinstance(leaf, Input))
+
+
+def _leaves(bound: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each leaf with the name that messages use: the Input's own, or the parameter and the path under it."""
+    for name, value in bound.items():
+        for path, leaf in pytree.tree_leaves_with_path(value, is_leaf=lambda leaf: isinstance(leaf, Input)):
+            own = leaf.name if isinstance(leaf, Input) else ""
+            yield f"input {own or name + pytree.keystr(path)!r}", leaf
+
+
+def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    signature = inspect.signature(model.forward)
+    parameters = signature.parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for name in kwargs:
+            if name not in names:
+                raise unknown_name("input", name, names)
+    try:
+        return dict(signature.bind(*args, **kwargs).arguments)
+    except TypeError as error:
+        raise InputError(f"{type(model).__name__}.forward{signature}: {error}") from None
+
+
+# --- torch.export, and what it says -----------------------------------------------------------------------------------
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any) -> ExportedProgram:
+    return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+
+
+@contextlib.contextmanager
+def _refusals(model: nn.Module, diagnose: Callable[[], str]) -> Iterator[None]:
+    """Turns whatever export raises into a `TraceError` that names the line and what to do."""
+    try:
+        yield
+    except (TraceError, InputError):
+        raise
+    except Exception as error:
+        words = _concise(str(error)) or type(error).__name__
+        name = type(model).__name__
+        if "onstraint" in words or "specialized" in words:
+            raise TraceError(
+                f"{name} does not hold for all the sizes that its inputs allow: {words}{diagnose()}\n"
+                "Make the dimension static (min_shape equal to max_shape), narrow its range, give dimensions that must"
+                " be equal one name (dims=), or change the code that depends on the size."
+            ) from error
+        line = _model_line(error)
+        raise TraceError(
+            f"torch.export refuses {name}{f' at {line}' if line else ''}: {type(error).__name__}: {words}"
+        ) from error
+
+
+_NOISE = (
+    "For more information, run with",
+    "For extended logs",
+    "For C++ stack trace",
+    "If you suspect the guard",
+    "For more debugging help",
+    "The error above occurred when calling torch.export",
+)
+
+
+def _concise(message: str) -> str:
+    """Export's message without its advice on debugging torch itself."""
+    kept = []
+    for line in message.partition("Suggested fixes:")[0].splitlines():
+        head, noise, _ = line.partition("For more information, run with")
+        line = head.rstrip() if noise else line.split(" If you're using mark_dynamic")[0].rstrip()
+        if line and not line.startswith(_NOISE):
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def _model_line(error: BaseException) -> str:
+    """The innermost frame of the error's traceback that is neither torch's nor ours."""
+    return _outside_torch(traceback.extract_tb(error.__traceback__))
+
+
+def _outside_torch(frames: Sequence[traceback.FrameSummary]) -> str:
+    for frame in reversed(frames):
+        if (
+            not frame.filename.startswith((_TORCH, os.path.dirname(__file__), "<"))
+            and "/contextlib" not in frame.filename
+        ):
+            return f"{frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}"
+    return ""
+
+
+class _Specialization(logging.Handler):
+    """Finds the model's lines that fix a size: export logs each guard while the stack is still that line's."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if "[guard added]" in text:
+            line = _outside_torch([f for f in traceback.extract_stack() if "logging" not in f.filename])
+            guard = text.partition("[guard added]")[0].removeprefix("eval ").strip()
+            if line and not guard.startswith("Ne("):  # inequalities with 0 and 1 are export's own
+                self.lines.setdefault(line, guard)
+
+    def __str__(self) -> str:
+        return "".join(f"\n  {guard} comes from {line}" for line, guard in list(self.lines.items())[:3])
+
+    @classmethod
+    def watch(cls, attempt: Callable[[], Any]) -> str:
+        """Exports once more, in a way that lets export specialize, and tells where it does; "" if nothing is found."""
+        logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+        handler, level, propagate = cls(), logger.level, logger.propagate
+        others = logger.handlers[:]
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.INFO)
+        try:
+            attempt()
+        except Exception:
+            pass  # the first attempt's error is the one to report
+        finally:
+            logger.handlers[:] = others
+            logger.propagate = propagate
+            logger.setLevel(level)
+        return str(handler)
+
+    @classmethod
+    def find(cls, model: nn.Module, args: Any, kwargs: Any, dynamic_shapes: Any) -> str:
+        return cls.watch(lambda: _export(model, args, kwargs, dynamic_shapes))
+
+
+# --- reading an exported program --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dimension:
+    """A dynamic dimension of a user input."""
+
+    name: str
+    position: int
+    axis: int | None
+    size: torch.SymInt
+
+    @property
+    def expr(self) -> sympy.Expr:
+        return self.size.node.expr
+
+    def __str__(self) -> str:
+        return f"dimension {self.axis} of input {self.name!r}" if self.axis is not None else f"input {self.name!r}"
+
+
+def _dimensions(exported: ExportedProgram) -> Iterator[_Dimension]:
+    users = list(exported.graph_signature.user_inputs)
+    values = {node.name: node.meta.get("val") for node in exported.graph.nodes if node.op == "placeholder"}
+    for position, name in enumerate(users):
+        value = values.get(name) if isinstance(name, str) else None
+        if isinstance(value, torch.Tensor):
+            for axis, size in enumerate(value.shape):
+                if isinstance(size, torch.SymInt) and not size.node.expr.is_number:
+                    yield _Dimension(name, position, axis, size)
+        elif isinstance(value, torch.SymInt) and not value.node.expr.is_number:
+            yield _Dimension(name, position, None, value)
+
+
+def _bounds(exported: ExportedProgram, symbol: sympy.Symbol) -> tuple[int, int | None]:
+    """The smallest and the largest value, None where there is no largest."""
+    found = exported.range_constraints.get(symbol)
+    if found is None:
+        return 2, None
+    low, high = float(found.lower), float(found.upper)
+    bounded = high < 2**31  # export writes "no bound" as infinity or as the largest integer
+    return (int(low) if low > 0 else 0), (int(high) if bounded else None)
+
+
+def _hint(size: torch.SymInt, symbol: sympy.Symbol) -> int | None:
+    env = size.node.shape_env
+    hints = getattr(env, "backed_var_to_val", None) or getattr(env, "var_to_val", {})  # renamed in torch 2.13
+    hint = hints.get(symbol)
+    return int(hint) if hint is not None else None

@@ -11,7 +11,17 @@ from trtplug_registry import CONTRACT, Converter
 
 trtplug_contract = CONTRACT
 
-FAMILIES = ("shape",)
+FAMILIES = (
+    "shape",
+    "joining",
+    "slicing",
+    "indexing",
+    "unary",
+    "activation",
+    "binary",
+    "compare",
+    "cast",
+)
 
 
 def trtplug_converters() -> tuple[Converter, ...]:

@@ -10,9 +10,8 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from trtplug.engine import CompiledEngine
-from trtplug.errors import InputError
 from trtplug.inputs import check_inputs, input_checks
-from trtplug.lowering import Lowered, apply_mutations
+from trtplug.lowering import Lowered, apply_mutations, flatten_inputs
 from trtplug.report import CompilationReport
 
 
@@ -46,26 +45,10 @@ class CompiledModule(nn.Module):
         Raises:
             InputError: the inputs do not fit what was compiled.
         """
-        flat = self._flatten(args, kwargs)
+        flat = flatten_inputs(self._lowered, args, kwargs)
         check_inputs(self._checks, flat)
         results = self.graph_module(*flat)
         return pytree.tree_unflatten(apply_mutations(self._lowered, flat, results), self._lowered.out_spec)
-
-    def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        wanted = self._lowered.in_spec
-        names = ", ".join(self._lowered.input_names)
-        order = wanted.child(1).context if wanted.num_children == 2 else []
-        if set(order) != set(kwargs):
-            missing, extra = sorted(set(order) - set(kwargs)), sorted(set(kwargs) - set(order))
-            words = [f"{', '.join(map(repr, extra))} is not expected"] if extra else []
-            words += [f"{', '.join(map(repr, missing))} is missing"] if missing else []
-            raise InputError(f"keyword arguments: {'; '.join(words)}. The model was compiled for: {names}")
-        flat, spec = pytree.tree_flatten((args, {name: kwargs[name] for name in order}))
-        if spec != wanted:
-            if len(flat) != len(self._checks):
-                raise InputError(f"{len(flat)} inputs were given, the model takes {len(self._checks)}: {names}")
-            raise InputError(f"the inputs are nested differently than when compiled, which was: {wanted}")
-        return flat
 
     def extra_repr(self) -> str:
         return self.report.summary()

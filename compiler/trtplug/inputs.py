@@ -1,4 +1,4 @@
-"""Checking the inputs of a call against what was compiled, so that a wrong one gets a clear error and not a wrong answer."""
+"""Checking a call's inputs against what was compiled: a wrong one gets a clear error, not a wrong answer."""
 
 from __future__ import annotations
 
@@ -38,41 +38,27 @@ class TensorInput:
         return f"{str(self.dtype).removeprefix('torch.')}[{shape}]"
 
 
-@dataclasses.dataclass(frozen=True)
-class FixedInput:
-    """An input that is not a tensor: the graph was specialized on its value."""
-
-    name: str
-    value: Any
-
-
 def input_checks(
     placeholders: Sequence[Node], names: Sequence[str], ranges: Mapping[sympy.Symbol, Range]
-) -> tuple[TensorInput | FixedInput, ...]:
-    """What each flat input must be, from a lowered graph's placeholders."""
+) -> tuple[TensorInput | None, ...]:
+    """What each flat input must be, from a lowered graph's placeholders; None for one that is not a tensor."""
     return tuple(_check_of(node, name, ranges) for node, name in zip(placeholders, names, strict=True))
 
 
-def _check_of(node: Node, name: str, ranges: Mapping[sympy.Symbol, Range]) -> TensorInput | FixedInput:
+def _check_of(node: Node, name: str, ranges: Mapping[sympy.Symbol, Range]) -> TensorInput | None:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
-        return FixedInput(name, value)
+        return None
     sizes = tuple(size.node.expr if isinstance(size, torch.SymInt) else int(size) for size in value.shape)
     return TensorInput(name, value.dtype, sizes, tuple(size_range(size, ranges) for size in value.shape))
 
 
-def check_inputs(checks: Sequence[TensorInput | FixedInput], values: Sequence[Any]) -> None:
-    """Raises `InputError` for the first input that does not fit: type, dtype, rank, size, device."""
-    if len(values) != len(checks):
-        names = ", ".join(check.name for check in checks)
-        raise InputError(f"{len(values)} inputs were given, the model takes {len(checks)}: {names}")
+def check_inputs(checks: Sequence[TensorInput | None], values: Sequence[Any]) -> None:
+    """Raises `InputError` for the first tensor that does not fit: type, dtype, rank, size, device."""
     known: dict[sympy.Expr, tuple[int, str]] = {}
     device: tuple[torch.device, str] | None = None
-    for check, value in zip(checks, values):
-        if isinstance(check, FixedInput):
-            if isinstance(value, torch.Tensor) or not _equal(value, check.value):
-                what = f"the model was compiled for the value {check.value!r}, which is fixed"
-                raise InputError(f"input {check.name!r} is {_words(value)}; {what}. Compile again for another value")
+    for check, value in zip(checks, values, strict=True):
+        if check is None:
             continue
         _check_tensor(check, value, known)
         if device is None:
@@ -102,13 +88,6 @@ def _check_tensor(check: TensorInput, value: Any, known: dict[sympy.Expr, tuple[
         before = known.setdefault(size, (given, f"dimension {axis} of input {check.name!r}"))
         if before[0] != given:
             raise InputError(f"{where}, but {before[1]} is {before[0]}; both are the size {size}")
-
-
-def _equal(value: Any, fixed: Any) -> bool:
-    try:
-        return type(value) is type(fixed) and bool(value == fixed)
-    except Exception:  # an arbitrary object's == may raise
-        return value is fixed
 
 
 def _words(value: Any) -> str:

@@ -26,7 +26,8 @@ from trtplug_registry.support import Reason, ReasonCode, Support, Supported, Uns
 class Capabilities(Protocol):
     """What the TensorRT at hand can do."""
 
-    version: str
+    @property
+    def version(self) -> str: ...
 
     def has(self, name: str) -> bool:
         """Whether the module has this (dotted) name."""

@@ -83,7 +83,7 @@ def test_the_built_ins_come_in_through_the_same_door():
     manager = PluginManager()
     manager.load_entry_points()
     built_in = {plugin.name for plugin in manager.plugins if plugin.built_in}
-    assert built_in == {"converters", "lowering_passes", "reference"}
+    assert built_in == {"trtplug-converters", "trtplug-passes", "trtplug-reference"}
 
 
 def test_a_blocked_plugin_is_not_even_imported(install):
@@ -95,8 +95,8 @@ def test_a_blocked_plugin_is_not_even_imported(install):
 
 
 def test_blocking_what_does_not_exist_is_an_error():
-    manager = PluginManager(block=["convertres"])
-    with pytest.raises(UnknownNameError, match="did you mean 'converters'"):
+    manager = PluginManager(block=["trtplug-convertres"])
+    with pytest.raises(UnknownNameError, match="did you mean 'trtplug-converters'"):
         manager.load_entry_points()
 
 
@@ -174,7 +174,7 @@ def test_a_registry_leaves_no_trace_in_another():
 def test_every_hook_is_documented_and_tested():
     hooks = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("trtplug_")}
     assert set(hooks) == {
-        "trtplug_converters",
+        "trtplug-converters",
         "trtplug_decompositions",
         "trtplug_executors",
         "trtplug_lowering_passes",

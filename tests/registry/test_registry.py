@@ -173,7 +173,7 @@ def test_the_verdict_is_memoized_until_something_changes(call, monkeypatch):
 
 
 def test_order_preference_then_priority_then_third_party_then_name():
-    built_in = plugin_of("trtplug.converters", relu(), distribution="trtplug")
+    built_in = plugin_of("trtplug-converters", relu(), distribution="trtplug")
     high = plugin_of("zulu", relu(priority=5), distribution="zulu")
     one = plugin_of("alpha", relu(), distribution="alpha")
     plugins = [built_in, high, one]
@@ -181,9 +181,9 @@ def test_order_preference_then_priority_then_third_party_then_name():
     def order(**choices):
         return [c.plugin for c in Registry(plugins, **choices).candidates(aten.relu.default)]
 
-    assert order() == ["zulu", "alpha", "trtplug.converters"]
-    assert order(prefer=["trtplug.converters"]) == ["trtplug.converters", "zulu", "alpha"]
-    assert order(prefer=["alpha", "trtplug.converters"]) == ["alpha", "trtplug.converters", "zulu"]
+    assert order() == ["zulu", "alpha", "trtplug-converters"]
+    assert order(prefer=["trtplug-converters"]) == ["trtplug-converters", "zulu", "alpha"]
+    assert order(prefer=["alpha", "trtplug-converters"]) == ["alpha", "trtplug-converters", "zulu"]
 
 
 @given(st.permutations(range(4)))
@@ -227,9 +227,9 @@ def test_preference_resolves_a_conflict(call):
 
 
 def test_the_built_in_converter_serves_where_third_parties_conflict(call):
-    built_in = plugin_of("trtplug.converters", relu(), distribution="trtplug")
+    built_in = plugin_of("trtplug-converters", relu(), distribution="trtplug")
     support = Registry([*conflicting(), built_in]).lookup(call(aten.relu.default, torch.ones(2)))
-    assert support.converter.plugin == "trtplug.converters"
+    assert support.converter.plugin == "trtplug-converters"
 
 
 def test_provably_disjoint_domains_do_not_conflict(call):

@@ -19,16 +19,25 @@ def flatten_inputs(lowered: Lowered, args: Sequence[Any], kwargs: dict[str, Any]
     Raises:
         InputError: keywords are missing or unknown, the nesting differs, or a fixed input has another value.
     """
-    order = lowered.in_spec.child(1).context if lowered.in_spec.num_children == 2 else []
+    wanted = lowered.in_spec
+    names = ", ".join(lowered.input_names)
+    order = wanted.child(1).context if wanted.num_children == 2 else []
     if set(order) != set(kwargs):
-        raise InputError(f"keyword arguments: given {sorted(kwargs)}, the model was exported for {sorted(order)}")
+        missing, extra = sorted(set(order) - set(kwargs)), sorted(set(kwargs) - set(order))
+        words = [f"{', '.join(map(repr, extra))} is not expected"] if extra else []
+        words += [f"{', '.join(map(repr, missing))} is missing"] if missing else []
+        raise InputError(f"keyword arguments: {'; '.join(words)}. The model was exported for: {names}")
     flat, spec = pytree.tree_flatten((tuple(args), {name: kwargs[name] for name in order}))
-    if spec != lowered.in_spec:
-        raise InputError(f"the inputs are nested differently than when exported, which was: {lowered.in_spec}")
+    if spec != wanted:
+        count = len(lowered.input_names)
+        if len(flat) != count:
+            raise InputError(f"{len(flat)} inputs were given, the model takes {count}: {names}")
+        raise InputError(f"the inputs are nested differently than when exported, which was: {wanted}")
     for place, value in lowered.constants.items():
-        if type(flat[place]) is not type(value) or flat[place] != value:
-            name = lowered.input_names[place]
-            raise InputError(f"input {name!r} is {flat[place]!r}; the program was exported for {value!r} only")
+        given = flat[place]
+        if type(given) is not type(value) or given != value:
+            name, fixed = lowered.input_names[place], f"the model was exported for the value {value!r}, which is fixed"
+            raise InputError(f"input {name!r} is {given!r}; {fixed}. Compile again for another value")
     return flat
 
 

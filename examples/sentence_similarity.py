@@ -95,7 +95,7 @@ def main(folder: Path) -> None:
         "min_shape": (1, 2),
         "opt_shape": (batch, 16),
         "max_shape": (MAX_BATCH, MAX_TOKENS),
-        "names": ("batch", "tokens"),
+        "dims": {0: "batch", 1: "tokens"},
         "dtype": torch.int64,
     }
     program = trtplug.trace(

@@ -108,7 +108,7 @@ BAD = {
     "other contract": ("trtplug_contract = 99", "written for version 99 of the plugin contract, this is version 1"),
     "unknown hook": ("trtplug_contract = 1\ndef trtplug_convertors(): return []", "unknown hook 'trtplug_convertors'"),
     "hook raises": ("trtplug_contract = 1\ndef trtplug_converters(): 1 / 0", "ZeroDivisionError"),
-    "hook with arguments": ("trtplug_contract = 1\ndef trtplug_converters(x): return []", "hook call must provide"),
+    "hook with arguments": ("trtplug_contract = 1\ndef trtplug_converters(x): return []", "are declared in the hookimpl"),
     "not a converter": (
         "trtplug_contract = 1\ndef trtplug_converters(): return [3]",
         "returned 3, which is not a Conv",
@@ -172,7 +172,7 @@ def test_a_registry_leaves_no_trace_in_another():
 
 
 def test_every_hook_is_documented_and_tested():
-    hooks = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("trtplug_")}
+    hooks = {name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, "trtplug_spec")}
     assert set(hooks) == {
         "trtplug-converters",
         "trtplug_decompositions",

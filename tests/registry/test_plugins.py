@@ -174,7 +174,7 @@ def test_a_registry_leaves_no_trace_in_another():
 def test_every_hook_is_documented_and_tested():
     hooks = {name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, "trtplug_spec")}
     assert set(hooks) == {
-        "trtplug-converters",
+        "trtplug_converters",
         "trtplug_decompositions",
         "trtplug_executors",
         "trtplug_lowering_passes",

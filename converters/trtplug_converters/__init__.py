@@ -16,6 +16,7 @@ FAMILIES = (
     "joining",
     "slicing",
     "indexing",
+    "creation",
     "unary",
     "activation",
     "binary",

@@ -22,6 +22,9 @@ FAMILIES = (
     "binary",
     "compare",
     "cast",
+    "linear",
+    "reduction",
+    "softmax",
 )
 
 

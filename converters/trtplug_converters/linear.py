@@ -1,0 +1,218 @@
+"""Products of matrices and vectors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from trtplug_registry import (
+    FLOATS,
+    Choose,
+    Converter,
+    ConverterContext,
+    Domain,
+    NetworkTensor,
+    Optional,
+    Relation,
+    Static,
+    Tensor,
+    converter,
+    dims,
+    same_dtype,
+)
+
+aten = torch.ops.aten
+
+FLOATS_ONLY = {"dtypes": "TensorRT multiplies matrices of floats only"}
+VECTOR = Tensor(FLOATS, rank=(1, 1), because=FLOATS_ONLY)
+MATRIX = Tensor(FLOATS, rank=(2, 2), because=FLOATS_ONLY)
+BATCH = Tensor(FLOATS, rank=(3, 3), because=FLOATS_ONLY)
+ARRAY = Tensor(FLOATS, rank=(1, 8), because=FLOATS_ONLY)
+
+
+# --- plain products ---------------------------------------------------------------------------------------------------
+
+
+def product(ctx: ConverterContext, left: NetworkTensor, right: NetworkTensor, transposed: bool = False) -> Any:
+    """Torch's matmul: a vector on the left is a row, one on the right a column; of ``right.T`` where `transposed`."""
+    row, column = ctx.rank(left) == 1, ctx.rank(right) == 1
+    left = ctx.unsqueeze(left, [0]) if row else left
+    right = ctx.unsqueeze(right, [1]) if column else right
+    result = ctx.matmul(left, right, transpose=(False, transposed and not column))
+    rank = ctx.rank(result)
+    return ctx.squeeze(result, [rank - 2] * row + [rank - 1] * column)
+
+
+@converter(aten.mm.default, Domain(same_dtype("self", "mat2"), dims(self="n k", mat2="k m"), self=MATRIX, mat2=MATRIX))
+def mm(ctx: ConverterContext, self: NetworkTensor, mat2: NetworkTensor) -> NetworkTensor:
+    """``mm(Tensor self, Tensor mat2) -> Tensor``: a matrix multiply layer."""
+    return ctx.matmul(self, mat2)
+
+
+@converter(
+    aten.bmm.default, Domain(same_dtype("self", "mat2"), dims(self="b n k", mat2="b k m"), self=BATCH, mat2=BATCH)
+)
+def bmm(ctx: ConverterContext, self: NetworkTensor, mat2: NetworkTensor) -> NetworkTensor:
+    """``bmm(Tensor self, Tensor mat2) -> Tensor``: a matrix multiply layer."""
+    return ctx.matmul(self, mat2)
+
+
+@converter(aten.mv.default, Domain(same_dtype("self", "vec"), dims(self="n k", vec="k"), self=MATRIX, vec=VECTOR))
+def mv(ctx: ConverterContext, self: NetworkTensor, vec: NetworkTensor) -> NetworkTensor:
+    """``mv(Tensor self, Tensor vec) -> Tensor``: the vector as a column."""
+    return product(ctx, self, vec)
+
+
+@converter(
+    aten.dot.default, Domain(same_dtype("self", "tensor"), dims(self="k", tensor="k"), self=VECTOR, tensor=VECTOR)
+)
+def dot(ctx: ConverterContext, self: NetworkTensor, tensor: NetworkTensor) -> NetworkTensor:
+    """``dot(Tensor self, Tensor tensor) -> Tensor``: a row times a column."""
+    return product(ctx, self, tensor)
+
+
+def _fit_factors(call: dict[str, Any], choose: Choose) -> None:
+    left, right = call["self"].shape, call["other"].shape
+    batch = max(left[:-2], right[:-2], key=len)
+
+    def leading(shape: tuple[int, ...]) -> tuple[int, ...]:
+        tail = batch[len(batch) - len(shape[:-2]) :]
+        return tuple(1 if choose.integer(0, 3) == 0 else size for size in tail)
+
+    call["self"] = call["self"]._replace(shape=leading(left) + left[-2:])
+    columns = right[-1:] if len(right) > 1 else ()
+    call["other"] = call["other"]._replace(shape=leading(right) + left[-1:] + columns)
+
+
+@converter(
+    aten.matmul.default,
+    Domain(
+        same_dtype("self", "other"),
+        Relation("shapes of a matrix product", ("self", "other"), arrange=_fit_factors),
+        self=ARRAY,
+        other=ARRAY,
+    ),
+)
+def matmul(ctx: ConverterContext, self: NetworkTensor, other: NetworkTensor) -> NetworkTensor:
+    """``matmul(Tensor self, Tensor other) -> Tensor``: a matrix multiply layer, vectors as a row or a column."""
+    return product(ctx, self, other)
+
+
+# --- products and a sum -----------------------------------------------------------------------------------------------
+
+
+def _fit_weight(call: dict[str, Any], choose: Choose) -> None:
+    rows, inner = call["weight"].shape[:-1], call["input"].shape[-1]
+    call["weight"] = call["weight"]._replace(shape=(*rows, inner))
+    if call["bias"] is not None:
+        shape = rows if choose.integer(0, 3) else choose.one_of(((1,), (), (1, *rows))) if rows else ()
+        call["bias"] = call["bias"]._replace(shape=shape) if rows or call["input"].rank == 1 else None
+
+
+@converter(
+    aten.linear.default,
+    Domain(
+        same_dtype("input", "weight", "bias"),
+        Relation("shapes of a linear map", ("input", "weight", "bias"), arrange=_fit_weight),
+        input=ARRAY,
+        weight=Tensor(FLOATS, rank=(1, 2), because=FLOATS_ONLY),
+        bias=Optional(Tensor(FLOATS, because=FLOATS_ONLY)),
+    ),
+)
+def linear(
+    ctx: ConverterContext, input: NetworkTensor, weight: NetworkTensor, bias: NetworkTensor | None = None
+) -> NetworkTensor:
+    """``linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor``: a product with the transpose, and a sum."""
+    result = product(ctx, input, weight, transposed=True)
+    return result if bias is None else ctx.elementwise("SUM", result, bias)
+
+
+def _offset(left: str, right: str) -> Relation:
+    """`self` broadcasts to the shape of the product (eager demands it), and `alpha` times the product has a meaning."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        whole = (*call[left].shape[:-1], call[right].shape[-1])
+        shape = whole[len(whole) - min(call["self"].rank, len(whole)) :]
+        call["self"] = call["self"]._replace(shape=tuple(1 if choose.integer(0, 3) == 0 else size for size in shape))
+        if abs(call["beta"]) > 1:  # beta * self stays finite
+            call["self"] = call["self"]._replace(values=(-100, 100))
+        if call["alpha"] == 0 or math.isinf(call["alpha"]):  # 0 * inf, as eager's kernels see it, is 0 or nan
+            for name in (left, right):
+                call[name] = call[name]._replace(values=(1, 100))
+            call["alpha"] = call["alpha"] if call[left].shape[-1] else 1
+
+    return Relation(f"self broadcastable to {left} @ {right}", ("self", left, right, "alpha"), None, arrange)
+
+
+def _affine(ctx: ConverterContext, offset: Any, left: Any, right: Any, beta: float, alpha: float) -> NetworkTensor:
+    """beta * offset + alpha * left @ right, the offset not looked at where beta is 0.
+
+    Halves are widened where numbers take part, since eager rounds once.
+    """
+    dtype = ctx.dtype(left)
+    wide = dtype if alpha == beta == 1 else torch.float32
+    result = _times(ctx, ctx.matmul(ctx.cast(left, wide), ctx.cast(right, wide)), alpha)
+    if beta != 0:
+        result = ctx.elementwise("SUM", result, _times(ctx, ctx.cast(offset, wide), beta))
+    return ctx.cast(result, dtype)
+
+
+def _times(ctx: ConverterContext, tensor: NetworkTensor, factor: float) -> NetworkTensor:
+    return tensor if factor == 1 else ctx.elementwise("PROD", tensor, factor)
+
+
+@converter(
+    aten.addmm.default,
+    Domain(
+        same_dtype("mat1", "mat2", "self"),
+        dims(mat1="n k", mat2="k m"),
+        _offset("mat1", "mat2"),
+        self=Tensor(FLOATS, because=FLOATS_ONLY),
+        mat1=MATRIX,
+        mat2=MATRIX,
+        beta=Static(),
+        alpha=Static(),
+    ),
+)
+def addmm(
+    ctx: ConverterContext,
+    self: NetworkTensor,
+    mat1: NetworkTensor,
+    mat2: NetworkTensor,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
+) -> NetworkTensor:
+    """``addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor``: product and sum."""
+    return _affine(ctx, self, mat1, mat2, beta, alpha)
+
+
+@converter(
+    aten.baddbmm.default,
+    Domain(
+        same_dtype("batch1", "batch2", "self"),
+        dims(batch1="b n k", batch2="b k m"),
+        _offset("batch1", "batch2"),
+        self=Tensor(FLOATS, because=FLOATS_ONLY),
+        batch1=BATCH,
+        batch2=BATCH,
+        beta=Static(),
+        alpha=Static(),
+    ),
+)
+def baddbmm(
+    ctx: ConverterContext,
+    self: NetworkTensor,
+    batch1: NetworkTensor,
+    batch2: NetworkTensor,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
+) -> NetworkTensor:
+    """``baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor``: as addmm."""
+    return _affine(ctx, self, batch1, batch2, beta, alpha)
+
+
+CONVERTERS: tuple[Converter, ...] = (mm, bmm, mv, dot, matmul, linear, addmm, baddbmm)

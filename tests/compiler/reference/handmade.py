@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from trtplug._tensorrt import library, trt_dtype
+from trtplug._tensorrt import library, torch_dtype, trt_dtype
 from trtplug.reference import LiftedModule, lift
 
 trt = library()
@@ -66,6 +66,46 @@ class Handmade:
         (result,) = self.lift(output)(*inputs)
         assert isinstance(result, torch.Tensor)
         return result
+
+    def engine(self, inputs: dict[str, torch.Tensor]) -> Any:
+        """An engine for these very inputs, built and loaded: for a GPU that TensorRT supports."""
+        config, profile = self.builder.create_builder_config(), self.builder.create_optimization_profile()
+        for index in range(self.network.num_inputs):
+            tensor = self.network.get_input(index)
+            value = inputs[tensor.name]
+            if tensor.is_shape_tensor:
+                profile.set_shape_input(tensor.name, *[value.reshape(-1).tolist()] * 3)
+            elif -1 in tensor.shape:
+                profile.set_shape(tensor.name, *[tuple(value.shape)] * 3)
+        config.add_optimization_profile(profile)
+        plan = self.builder.build_serialized_network(self.network, config)
+        assert plan is not None, self.logger.records[-3:]
+        self.held.append(trt.Runtime(self.logger))
+        engine = self.held[-1].deserialize_cuda_engine(plan)
+        assert engine is not None, self.logger.records[-3:]
+        return engine
+
+    def run_on_engine(self, output: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        """The value of one output, computed by TensorRT itself on a GPU."""
+        self.network.mark_output(output)
+        names = [self.network.get_input(index).name for index in range(self.network.num_inputs)]
+        engine = self.engine(dict(zip(names, inputs, strict=True)))
+        context = engine.create_execution_context()
+        held = []
+        for name, value in zip(names, inputs):
+            here = value if engine.is_shape_inference_io(name) else value.cuda()
+            held.append(here.contiguous() if here.numel() else here.new_zeros(1))
+            if not engine.is_shape_inference_io(name):
+                context.set_input_shape(name, tuple(value.shape))
+            context.set_tensor_address(name, held[-1].data_ptr())
+        shape = tuple(context.get_tensor_shape(output.name))
+        result = torch.empty(shape, dtype=torch_dtype(output.dtype), device="cuda")
+        spare = torch.empty(max(result.numel(), 1), dtype=result.dtype, device="cuda")
+        context.set_tensor_address(output.name, spare.data_ptr())
+        stream = torch.cuda.Stream()
+        assert context.execute_async_v3(stream.cuda_stream), self.logger.records[-3:]
+        stream.synchronize()
+        return spare[: result.numel()].reshape(shape).cpu()
 
     def computed_shape(self, value: Any) -> list[int] | None:
         """What TensorRT's own shape arithmetic makes of a 1-D integer tensor; None where it declines.

@@ -13,6 +13,7 @@ from trtplug._tensorrt import trt_dtype
 F32, F16, BF16, I32, I64 = torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64
 FP8 = torch.float8_e4m3fn
 
+pytestmark = pytest.mark.usefixtures("executor")
 needs_attention = pytest.mark.skipif(
     not hasattr(trt.INetworkDefinition, "add_attention"), reason="this TensorRT has no attention"
 )
@@ -20,7 +21,9 @@ needs_attention = pytest.mark.skipif(
 
 def attention(made: Handmade, q: torch.Tensor, k: torch.Tensor, causal: bool = False) -> Any:
     tensors = [made.input(name, t.dtype, *t.shape) for name, t in (("q", q), ("k", k), ("v", k))]
-    return made.network.add_attention(*tensors, trt.AttentionNormalizationOp.SOFTMAX, causal)
+    layer = made.network.add_attention(*tensors, trt.AttentionNormalizationOp.SOFTMAX, causal)
+    layer.decomposable = True  # for engines: no fused kernel has these sizes
+    return layer
 
 
 @needs_attention

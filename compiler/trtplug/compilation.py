@@ -109,9 +109,10 @@ def compile(
     """
     chosen = Settings.of(settings)
     assembled = registry if registry is not None else registry_for(chosen)
-    executor = pick_executor(assembled, chosen.executor)  # a bad name costs nothing yet
+    pick_executor(assembled, chosen.executor)  # a bad name costs nothing yet
     run = _Compilation(chosen, assembled, progress)
     lowered = run.prepare(model, args, kwargs, inputs, dynamic_shapes)
+    executor = pick_executor(assembled, chosen.executor, _device_type(lowered))
     engines = run.build_all(lowered)
     with run.stage("link"):
         runners = [EngineModule(engine, executor) for engine in engines]
@@ -352,6 +353,15 @@ class _Compilation:
             wanted = f"at least min_block_size={self.settings.min_block_size}"
             return (Reason(ReasonCode.BLOCK_TOO_SMALL, required=wanted, seen=f"its block has {size} compute node(s)"),)
         return (Reason(ReasonCode.NOT_INTERFACEABLE, seen="it reads or writes something that cannot enter an engine"),)
+
+
+def _device_type(lowered: Lowered) -> str:
+    """Where the model's tensors live: the first input's type of device."""
+    for node in lowered.graph_module.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            return value.device.type
+    return "cpu"
 
 
 def _computes(node: Node) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
+import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
@@ -74,13 +76,19 @@ def op_name(node: Node) -> str:
 
 
 def source_line(node: Node) -> str:
-    """``file:line, in function: code`` of the innermost frame that the node came from, or ""."""
-    trace = node.meta.get("stack_trace") or ""
-    frames = [line.strip() for line in trace.strip().splitlines()]
-    for place in range(len(frames) - 1, -1, -1):
-        if frames[place].startswith("File "):
-            parts = frames[place].split(", ")
-            where = parts[0].removeprefix("File ").strip('"') + ":" + parts[1].removeprefix("line ")
-            code = frames[place + 1] if place + 1 < len(frames) else ""
-            return f"{where}: {code}" if code else where
-    return ""
+    """``file:line: code`` of the innermost frame outside of Torch that the node came from, or ""."""
+    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
+    found = ""
+    for place, line in enumerate(lines):
+        if not line.startswith('File "'):
+            continue
+        file, _, rest = line.removeprefix('File "').partition('", line ')
+        if found and file.startswith(_TORCH):
+            continue
+        number = rest.partition(",")[0]
+        code = lines[place + 1] if place + 1 < len(lines) and not lines[place + 1].startswith('File "') else ""
+        found = f"{file}:{number}: {code}" if code else f"{file}:{number}"
+    return found
+
+
+_TORCH = f"{os.path.dirname(torch.__file__)}{os.sep}"

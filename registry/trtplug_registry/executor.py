@@ -46,6 +46,7 @@ class Executor:
         unavailable: why it cannot run here, in words, or None where it can.
         prepare: makes an engine's run function, from tensors (and ints for size inputs) to a tuple of tensors.
         priority: ``executor="auto"`` takes the highest that is available.
+        device: the type of device (``"cuda"``) that its tensors live on; "" for any.
         plugin: who brought it; set by the registry.
     """
 
@@ -53,4 +54,5 @@ class Executor:
     unavailable: Callable[[], str | None]
     prepare: Callable[[Engine], Run]
     priority: int = 0
+    device: str = ""
     plugin: str = ""

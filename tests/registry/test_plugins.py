@@ -83,7 +83,7 @@ def test_the_built_ins_come_in_through_the_same_door():
     manager = PluginManager()
     manager.load_entry_points()
     built_in = {plugin.name for plugin in manager.plugins if plugin.built_in}
-    assert built_in == {"trtplug-converters", "trtplug-passes", "trtplug-reference"}
+    assert built_in == {"trtplug-converters", "trtplug-passes", "trtplug-reference", "trtplug-tensorrt"}
 
 
 def test_a_blocked_plugin_is_not_even_imported(install):
@@ -108,7 +108,7 @@ BAD = {
     "other contract": ("trtplug_contract = 99", "written for version 99 of the plugin contract, this is version 1"),
     "unknown hook": ("trtplug_contract = 1\ndef trtplug_convertors(): return []", "unknown hook 'trtplug_convertors'"),
     "hook raises": ("trtplug_contract = 1\ndef trtplug_converters(): 1 / 0", "ZeroDivisionError"),
-    "hook with arguments": ("trtplug_contract = 1\ndef trtplug_converters(x): return []", "are declared in the hookimpl"),
+    "hook with arguments": ("trtplug_contract = 1\ndef trtplug_converters(x): return []", "declared in the hookimpl"),
     "not a converter": (
         "trtplug_contract = 1\ndef trtplug_converters(): return [3]",
         "returned 3, which is not a Conv",

@@ -6,8 +6,8 @@ from trtplug.errors import ExecutorError
 from trtplug_registry import Executor, Registry, unknown_name
 
 
-def pick_executor(registry: Registry, name: str) -> Executor:
-    """The executor of a name, or with ``"auto"`` the one of highest priority that can run here.
+def pick_executor(registry: Registry, name: str, device: str = "cpu") -> Executor:
+    """The executor of a name, or with ``"auto"`` the one of highest priority that can run here, on that type of device.
 
     Raises:
         UnknownNameError: no plugin brought an executor of that name.
@@ -16,7 +16,10 @@ def pick_executor(registry: Registry, name: str) -> Executor:
     if name == "auto":
         missing = []
         for executor in registry.executors:
-            why = executor.unavailable()
+            if executor.device not in ("", device):
+                why: str | None = f"it runs on {executor.device}, the model is on {device}"
+            else:
+                why = executor.unavailable()
             if why is None:
                 return executor
             missing.append(f"{executor.name}: {why}")

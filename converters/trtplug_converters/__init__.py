@@ -17,6 +17,7 @@ FAMILIES = (
     "slicing",
     "indexing",
     "creation",
+    "attention",
     "unary",
     "activation",
     "binary",

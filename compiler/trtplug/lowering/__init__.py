@@ -5,6 +5,8 @@
 2. The early passes see the graph as exported.
 3. What the registry refuses is decomposed and asked about again.
 4. The late passes see what will be partitioned.
+5. What depends on strides is made independent of them: an engine's outputs, and those of a decomposition, are laid out
+   in memory otherwise than eager's.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from trtplug.lowering.calls import apply_mutations, flatten_inputs, run_lowered
 from trtplug.lowering.decompose import decompose
 from trtplug.lowering.lift import lift
 from trtplug.lowering.passes import PassRunner
+from trtplug.lowering.strides import free_of_strides
 from trtplug.lowering.value import Fate, Lowered, Mutation, PassRecord
 from trtplug.lowering.verify import Verifier
 from trtplug.tracing import Program
@@ -63,6 +66,7 @@ def lower(program: Program, registry: Registry, *, verify: bool = False, strict:
     runner.run(item for item in registry.passes if item.phase == "early")
     fates = runner.step("lower:decompose", lambda module: decompose(module, registry))
     runner.run(item for item in registry.passes if item.phase == "late")
+    runner.step("lower:strides", free_of_strides)
     lifted.graph_module.recompile()
     return Lowered(
         lifted.graph_module,

@@ -43,7 +43,7 @@ _MOVERS = frozenset(
 def decompose(graph_module: fx.GraphModule, registry: Registry) -> dict[str, Fate]:
     """Decomposes in place what the registry refuses. Returns the fate of each call that was in the graph."""
     stage = _Decomposition(graph_module, registry)
-    fates = {}
+    fates: dict[str, Fate] = {}
     for node in list(graph_module.graph.nodes):
         if node.op == "call_function" and isinstance(node.target, OpOverload):
             fates[node.name] = stage.decide(node)
@@ -64,6 +64,7 @@ class _Decomposition:
         self.graph = graph_module.graph
         self.mode = graphs.fake_mode_of(self.graph)
         self._templates: dict[Any, _Template | None] = {}
+        self._useless: set[Any] = set()
         self._owners = {
             op: plugin.name
             for plugin in sorted(registry.plugins, key=lambda plugin: (not plugin.built_in, plugin.name))
@@ -93,17 +94,26 @@ class _Decomposition:
         assert isinstance(target, OpOverload)
         if target in ancestors or self._keeps_user(self.registry.lookup(node)):
             return None
-        template, operands = self._template(node)
-        if template is None:
+        template, operands, key = self._template(node)
+        attempt = None if key is None else (key, ancestors)
+        if template is None or attempt in self._useless:
             return None
         before = node.prev
         meta = graphs.origin(node)
         results = graphs.inline(
             self.graph_module, template.graph_module, operands, node, prefix=f"{node.name}_", meta=meta
         )
-        if self._serves(self._between(before, node), ancestors | {target}) and graphs.replace_results(node, results):
+        # inner expansions replace nodes among the results, so a node of the graph holds them meanwhile
+        with self.graph.inserting_before(node):
+            holder = self.graph.call_function(_hold, (results,))
+        serves = self._serves(self._between(before, holder), ancestors | {target})
+        results = holder.args[0]
+        self.graph.erase_node(holder)
+        if serves and graphs.replace_results(node, results):
             self.graph.erase_node(node)
             return template.by
+        if attempt is not None and not self.registry.exclude:  # an exclusion depends on the module, too
+            self._useless.add(attempt)
         for new in reversed(self._between(before, node)):
             self.graph.erase_node(new)
         return None
@@ -140,22 +150,24 @@ class _Decomposition:
 
     # --- tracing one call -------------------------------------------------------------------------------------------
 
-    def _template(self, node: fx.Node) -> tuple[_Template | None, list[Any]]:
+    def _template(self, node: fx.Node) -> tuple[_Template | None, list[Any], Any]:
+        """The call's trace, what its placeholders stand for, and the key of calls that share it (None: it is alone)."""
         leaves, spec = pytree.tree_flatten((node.args, dict(node.kwargs)))
         vals = [leaf.meta.get("val") if isinstance(leaf, fx.Node) else leaf for leaf in leaves]
         moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, fx.Node)]
         operands = [leaves[i] for i in moving]
         if any(not isinstance(vals[i], torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool) for i in moving):
-            return None, []
+            return None, [], None
         used = _used_results(node)
-        key = (node.target, spec, used, tuple(map(_facts, vals)))
+        constant = tuple(leaves[i].op == "get_attr" or bool(leaves[i].meta.get("constant")) for i in moving)
+        key = (node.target, spec, used, constant, tuple(map(_facts, vals)))
         try:
             known = key in self._templates
         except TypeError:  # an argument that cannot be hashed
-            return self._trace(node, vals, spec, moving, used), operands
+            return self._trace(node, vals, spec, moving, used), operands, None
         if not known:
             self._templates[key] = self._trace(node, vals, spec, moving, used)
-        return self._templates[key], operands
+        return self._templates[key], operands, key
 
     def _trace(self, node: fx.Node, vals: Any, spec: Any, moving: list[int], used: Any) -> _Template | None:
         function, by = self._function(node.target)
@@ -198,6 +210,10 @@ class _Decomposition:
             target.name(), "CompositeImplicitAutograd"
         )
         return (target.decompose, "torch") if own else (None, "")
+
+
+def _hold(results: Any) -> Any:
+    return results
 
 
 class _SpecializedError(Exception):

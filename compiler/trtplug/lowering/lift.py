@@ -77,7 +77,7 @@ def _lift(exported: ExportedProgram, *, retraced: bool) -> Lifted | None:
             graphs.assign(root, str(node.target), graphs.attribute(exported.graph_module, node.target))
         image[node] = graph.node_copy(node, lambda source: image[source])
     results = graphs.output_node(exported.graph_module.graph).args[0]
-    user, written, mutations = _outputs(exported, results, names)
+    user, written, mutations = _outputs(exported, results, names, attributes.places)
     old = fx.node.map_arg((user, written), lambda source: image[source])
     graph.output((*old[0], *old[1]))
     graph_module = fx.GraphModule(root, graph, "Lowered")
@@ -91,6 +91,7 @@ def _lift(exported: ExportedProgram, *, retraced: bool) -> Lifted | None:
             mutations += _append_writes(graph_module, final, names)
     elif writes(graph_module):
         raise LoweringError("the program still writes in place after torch.export made it functional")
+    _mark_written(graph_module, mutations)
     assert exported.call_spec.in_spec is not None
     assert exported.call_spec.out_spec is not None
     return Lifted(
@@ -110,12 +111,16 @@ class _Attributes:
     def __init__(self, exported: ExportedProgram, root: torch.nn.Module, graph: fx.Graph) -> None:
         self._exported, self._root, self._graph = exported, root, graph
         self._nodes: dict[int, fx.Node] = {}
+        self.places: dict[str, str] = {}
+        """Each name of a tensor, and the one that it is kept under."""
 
     def get(self, spec: Any, node: fx.Node) -> fx.Node:
         value = self._value(spec)
         known = self._nodes.get(id(value))
         if known is not None:
+            self.places[spec.target] = str(known.target)
             return known
+        self.places[spec.target] = spec.target
         graphs.assign(self._root, spec.target, value)
         new = self._graph.create_node("get_attr", spec.target, name=node.name)
         new.meta = dict(node.meta)
@@ -130,7 +135,7 @@ class _Attributes:
 
 
 def _outputs(
-    exported: ExportedProgram, results: Any, names: list[str]
+    exported: ExportedProgram, results: Any, names: list[str], places: Mapping[str, str]
 ) -> tuple[list[Any], list[Any], tuple[Mutation, ...]]:
     user, written, mutations = [], [], []
     for spec, result in zip(exported.graph_signature.output_specs, results, strict=True):
@@ -141,7 +146,7 @@ def _outputs(
             mutations.append(Mutation("input", names.index(str(spec.target))))
         elif spec.kind in (OutputKind.BUFFER_MUTATION, getattr(OutputKind, "PARAMETER_MUTATION", None)):
             written.append(result)
-            mutations.append(Mutation("buffer", str(spec.target)))
+            mutations.append(Mutation("buffer", places[str(spec.target)]))
         else:
             raise LoweringError(f"the program has an output of the kind {spec.kind.name}, which is for training")
     return user, written, tuple(mutations)
@@ -157,3 +162,11 @@ def _append_writes(
         Mutation("input", names.index(node.name)) if node.op == "placeholder" else Mutation("buffer", str(node.target))
         for node in final
     )
+
+
+def _mark_written(graph_module: fx.GraphModule, mutations: tuple[Mutation, ...]) -> None:
+    """Sets ``meta["written"]`` on what changes from call to call, so that no pass takes it for a constant."""
+    written = {mutation.target for mutation in mutations if mutation.kind == "buffer"}
+    for node in graph_module.graph.nodes:
+        if node.op == "get_attr" and node.target in written:
+            node.meta["written"] = True

@@ -36,8 +36,17 @@ class PassRunner:
         """Nodes that are gone, and the pass that removed each."""
 
     def run(self, passes: Iterable[LoweringPass]) -> None:
+        """Runs passes in the order given. A failing one is undone by running those before it once more."""
+        snapshot = _Snapshot(self.graph_module)
+        done: list[LoweringPass] = []
         for item in passes:
-            self._run(item)
+            if self._run(item):
+                done.append(item)
+                continue
+            snapshot.restore(self.graph_module)
+            snapshot = _Snapshot(self.graph_module)
+            for earlier in done:
+                earlier.function(self.graph_module)
 
     def step(self, identifier: str, function: Callable[[fx.GraphModule], Any]) -> Any:
         """A step of the stage itself: recorded and verified, but not undone."""
@@ -50,41 +59,42 @@ class PassRunner:
             self.verifier.check(self.graph_module, identifier)
         return result
 
-    def _run(self, item: LoweringPass) -> None:
+    def _run(self, item: LoweringPass) -> bool:
+        """Runs a pass; False if it is to be undone."""
         start = time.perf_counter()
-        before = _fingerprint(self.graph_module.graph)
-        promise, snapshot = _promise(self.graph_module), _Snapshot(self.graph_module)
-        problem = ""
-        cause: Exception | None = None
-        claimed: Any = None
+        before, promise = _fingerprint(self.graph_module.graph), _promise(self.graph_module)
+        problem, cause, changed = "", None, False
         try:
-            claimed = item.function(self.graph_module)
+            claimed: Any = item.function(self.graph_module)
+            changed = before != _fingerprint(self.graph_module.graph)
+            problem = self._problem(claimed, changed, promise)
         except Exception as error:
             problem, cause = f"it raised {type(error).__name__}: {error}", error
-        after = _fingerprint(self.graph_module.graph)
-        changed = before != after
-        if not problem and changed:
-            problem = _broken(self.graph_module) or _unkept(promise, _promise(self.graph_module))
-        if not problem and not isinstance(claimed, bool):
-            problem = f"it returned {claimed!r}; a pass returns whether it changed the graph"
-        lied = not problem and changed and claimed is False
+        if problem and self.strict:
+            raise LoweringError(f"lowering pass {item.id!r}: {problem}") from cause
         if problem:
-            if self.strict:
-                raise LoweringError(f"lowering pass {item.id!r}: {problem}") from cause
-            snapshot.restore(self.graph_module)
             warnings.warn(f"lowering pass {item.id!r} is undone: {problem}", PluginWarning, stacklevel=5)
-            changed, after = False, before
-        elif lied:
+            changed = False
+        elif changed and claimed is False:
             message = f"lowering pass {item.id!r} changed the graph, but returned False"
             if self.strict:
                 raise LoweringError(message)
             warnings.warn(message, PluginWarning, stacklevel=5)
-        for name in before.keys() - after.keys():
+        after = [name for name, *_ in before] if problem else [node.name for node in self.graph_module.graph.nodes]
+        for name in {name for name, *_ in before} - set(after):
             self.removed[name] = item.id
         seconds = time.perf_counter() - start
         self.records.append(PassRecord(item.id, seconds, len(before), len(after), changed, problem))
         if self.verifier is not None and changed:
             self.verifier.check(self.graph_module, item.id)
+        return not problem
+
+    def _problem(self, claimed: Any, changed: bool, promise: Any) -> str:
+        if not isinstance(claimed, bool):
+            return f"it returned {claimed!r}; a pass returns whether it changed the graph"
+        if not changed:
+            return ""
+        return _broken(self.graph_module) or _unkept(promise, _promise(self.graph_module))
 
 
 class _Snapshot:
@@ -116,28 +126,9 @@ class _Snapshot:
         self.graph.owning_module = graph_module
 
 
-def _fingerprint(graph: fx.Graph) -> dict[str, Any]:
-    """Each node's op, target and wiring, by name, in order; equal where a graph is the same."""
-    found: dict[str, Any] = {}
-    for node in graph.nodes:
-        found[node.name] = (node.op, node.target, _wiring(node.args), _wiring(node.kwargs))
-    return _Ordered(found)
-
-
-class _Ordered(dict[str, Any]):
-    """A dict whose equality minds the order."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, dict) and list(self.items()) == list(other.items())
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = None
-
-
-def _wiring(args: Any) -> str:
-    return repr(args)
+def _fingerprint(graph: fx.Graph) -> list[tuple[Any, ...]]:
+    """Name, target and wiring of each node in order: equal exactly where the graph is the same."""
+    return [(node.name, node.target, node.args, node.kwargs) for node in graph.nodes]  # args are never changed in place
 
 
 def _promise(graph_module: fx.GraphModule) -> tuple[Any, Any]:

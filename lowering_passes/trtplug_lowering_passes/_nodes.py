@@ -1,0 +1,100 @@
+"""What the passes share: new nodes with metadata, and questions about values that leave no guard behind."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+_ORIGIN = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")
+
+
+def calls(graph: fx.Graph) -> Iterator[fx.Node]:
+    """The calls of ops in a graph, which may be changed meanwhile."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and isinstance(node.target, OpOverload):
+            yield node
+
+
+def call_before(place: fx.Node, target: Any, *args: Any, name: str | None = None, **kwargs: Any) -> fx.Node:
+    """A new call in front of `place`, with its fake value and the origin of `place`."""
+    graph = place.graph
+    with graph.inserting_before(place):
+        node = graph.create_node("call_function", target, args, kwargs, name=name)
+    node.meta = {key: place.meta[key] for key in _ORIGIN if key in place.meta}
+    vals, named = fx.node.map_arg((args, kwargs), lambda item: item.meta["val"])
+    with torch.no_grad():
+        node.meta["val"] = target(*vals, **named)
+    return node
+
+
+def tensor_of(node: Any) -> torch.Tensor | None:
+    """The fake tensor that a node stands for; None where it stands for none, or for several."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def size_key(size: Any) -> Any:
+    """An int, or a symbolic size's expression: equal only where the sizes always are."""
+    return size if type(size) is int else size.node.expr
+
+
+def layout(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Everything that decides which element of its memory is where."""
+    shape = tuple(map(size_key, tensor.shape))
+    return shape, tuple(map(size_key, tensor.stride())), size_key(tensor.storage_offset())
+
+
+def argument(node: fx.Node, name: str) -> Any:
+    """An argument by the schema's name, its default where it is not given."""
+    if name in node.kwargs:
+        return node.kwargs[name]
+    assert isinstance(node.target, OpOverload)
+    position = positions(node.target)[name]
+    if position < len(node.args):
+        return node.args[position]
+    return node.target._schema.arguments[position].default_value
+
+
+@functools.cache
+def positions(target: OpOverload) -> Mapping[str, int]:
+    return {formal.name: position for position, formal in enumerate(target._schema.arguments)}
+
+
+def with_arguments(node: fx.Node, change: Callable[[str, Any], Any]) -> None:
+    """Rewrites each given argument by its schema's name."""
+    assert isinstance(node.target, OpOverload)
+    names = [formal.name for formal in node.target._schema.arguments]
+    node.args = tuple(change(name, value) for name, value in zip(names, node.args))
+    node.kwargs = {name: change(name, value) for name, value in node.kwargs.items()}
+
+
+def shares_memory(target: Any) -> bool:
+    """Whether an op may return its argument or a view of it: by its schema, or because it only does so at times."""
+    if not isinstance(target, OpOverload):
+        return True
+    schema = target._schema
+    return any(item.alias_info is not None for item in schema.returns) or schema.name in _SOMETIMES
+
+
+_SOMETIMES = frozenset(
+    f"aten::{name}"
+    for name in ("reshape", "contiguous", "to", "flatten", "dropout", "expand_as", "view_as", "type_as", "reshape_as")
+)
+
+
+def reaches_output(node: fx.Node) -> bool:
+    """Whether the node's memory, itself or through views, is what the graph returns."""
+    waiting, seen = [node], {node}
+    while waiting:
+        for user in waiting.pop().users:
+            if user.op == "output":
+                return True
+            if user not in seen and user.op == "call_function" and shares_memory(user.target):
+                seen.add(user)
+                waiting.append(user)
+    return False

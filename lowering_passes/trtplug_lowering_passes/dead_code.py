@@ -1,0 +1,25 @@
+"""Calls that nobody reads are removed."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from trtplug_registry import lowering_pass
+
+
+def dead_code(graph_module: fx.GraphModule) -> bool:
+    """Removes calls and attributes without users.
+
+        x ─ relu ─ y         x ─ relu ─ y
+        └── exp          →
+
+    Stays: placeholders, assertions, writes, and random ops (to leave one out shifts the numbers that later ones draw).
+    """
+    return bool(graph_module.graph.eliminate_dead_code())
+
+
+remove_dead_code_early = lowering_pass("dead-code-early", phase="early", after=["no-ops-early"])(dead_code)
+remove_dead_code = lowering_pass(
+    "dead-code",
+    after=[f"{name}" for name in ("no-ops", "type-promotion", "constant-folding", "sizes-from-inputs")],
+)(dead_code)

@@ -1,11 +1,14 @@
-"""Every law, over every converter of every installed plugin. ``-k relu`` picks by op, ``TRTPLUG_LAWS=nightly`` tries more."""
+"""Every law, over every converter of every installed plugin.
+
+``-k relu`` picks by op; ``TRTPLUG_LAWS=nightly`` tries more.
+"""
 
 from __future__ import annotations
 
 import pytest
 
 import trtplug
-from trtplug.testing import LawCase, NotApplicableError, law_cases
+from trtplug.testing import LawCase, NotApplicableError, check_registry, law_cases
 
 
 @pytest.mark.parametrize("case", law_cases(trtplug.registry()), ids=str)
@@ -14,3 +17,7 @@ def test_law(case: LawCase) -> None:
         case.check()
     except NotApplicableError as error:
         pytest.skip(str(error))
+
+
+def test_registration_order_does_not_matter() -> None:
+    check_registry(trtplug.registry())

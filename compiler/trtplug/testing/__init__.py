@@ -19,6 +19,7 @@ from trtplug.testing.laws import Law, check_converter
 from trtplug.testing.profiles import CI, NIGHTLY, Profile
 from trtplug.testing.running import registry_of, run_op
 from trtplug.testing.symbolic import SizeOf
+from trtplug.testing.verdicts import check_registry
 
 __all__ = [
     "CI",
@@ -38,6 +39,7 @@ __all__ = [
     "call_of",
     "calls",
     "check_converter",
+    "check_registry",
     "law_cases",
     "mismatch",
     "registry_of",

@@ -152,7 +152,7 @@ def small_integers(low: float, high: float) -> st.SearchStrategy[int]:
     stop = min(most, max(start + 8, 4)) if most is not None else max(start + 8, 4)
     if start > stop:
         start = stop - 8 if least is None else max(least, stop - 8)
-    near = [value for value in range(start, stop + 1)]
+    near = list(range(start, stop + 1))
     if not near:
         raise ValueError(f"there is no integer between {low} and {high}")
     near.sort(key=lambda value: (abs(value), value < 0))

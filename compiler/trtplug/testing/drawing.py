@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,7 +62,7 @@ def calls(
     if lead is not None and dtype is not None and dtype in domain.tensors()[lead].dtypes:
         assume(all(facts.dtype == dtype for facts in tensors_in(arguments[lead])))
     call = DrawnCall(op, arguments)
-    assume(all(math.prod(map(int, facts.shape)) <= 4096 for facts in call.tensors.values()))
+    assume(all(facts.numel <= 4096 for facts in call.tensors.values()))
     layouts = {place: draw(_layouts(facts), label=f"{place}: layout") for place, facts in call.tensors.items()}
     return DrawnCall(op, arguments, layouts)
 

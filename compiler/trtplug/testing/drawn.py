@@ -131,6 +131,13 @@ def _map_leaves(place: str, value: Any, leaf: Callable[[str, Any], Any]) -> Any:
     return leaf(place, value)
 
 
+def static_shape(facts: TensorFacts) -> tuple[int, ...]:
+    """The shape of a drawn tensor, whose sizes are ints."""
+    shape = tuple(size for size in facts.shape if isinstance(size, int))
+    assert len(shape) == facts.rank
+    return shape
+
+
 def same(one: Any, other: Any) -> bool:
     """Equal, and of equal types, so that 1 is not True."""
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):

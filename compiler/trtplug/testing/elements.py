@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
+from trtplug.testing.drawn import static_shape
 from trtplug_registry import TensorFacts
 
 KINDS = ("distinct", "ordinary", "edges", "positive")
@@ -49,7 +50,7 @@ class Fill:
 
     def __call__(self, facts: TensorFacts) -> torch.Tensor:
         """A contiguous tensor of these facts, within ``facts.values``."""
-        shape = tuple(int(size) for size in facts.shape if isinstance(size, int))
+        shape = static_shape(facts)
         count = math.prod(shape)
         random = torch.Generator().manual_seed(self.seed)
         if facts.dtype == torch.bool:

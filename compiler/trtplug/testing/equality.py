@@ -15,7 +15,7 @@ from trtplug.errors import ConversionError
 from trtplug.ranges import Range
 from trtplug.testing.arguments import Bounds
 from trtplug.testing.drawing import plain_values, values
-from trtplug.testing.drawn import DrawnCall
+from trtplug.testing.drawn import DrawnCall, static_shape
 from trtplug.testing.errors import NotApplicableError
 from trtplug.testing.graphs import allowed_results, call_graph
 from trtplug.testing.planning import draw_plan
@@ -23,11 +23,12 @@ from trtplug.testing.symbolic import (
     Point,
     SymbolicCall,
     corner_points,
+    evaluate,
     fitting_ranges,
     symbolic_call,
 )
 from trtplug.testing.trial import EAGER_ERRORS, Trial, run_eager
-from trtplug_registry import TrtplugError
+from trtplug_registry import Domain, TrtplugError
 
 
 def equals_eager(trial: Trial) -> None:
@@ -91,12 +92,21 @@ class DynamicCall:
     ranges: Mapping[sympy.Symbol, Range]
 
 
-def draw_dynamic(trial: Trial, data: st.DataObject) -> DynamicCall:
-    """Draws a call whose sizes can be symbolic and that the domain takes; rejects others."""
+def draw_dynamic(
+    trial: Trial, data: st.DataObject, domain: Domain | None = None, must: str | None = None
+) -> DynamicCall:
+    """Draws a call whose sizes can be symbolic and that the domain takes; rejects others.
+
+    Args:
+        trial: of a converter.
+        data: to draw from.
+        domain: drawn from instead of the converter's own; what is drawn is then outside the converter's own.
+        must: an argument that has a symbolic size.
+    """
     smaller = data.draw(st.integers(0, 7), label="sizes of 1 in play") == 7
-    well = trial.well_formed(data, bounds=None if smaller else SYMBOLIC_BOUNDS)
+    well = trial.well_formed(data, domain=domain, bounds=None if smaller else SYMBOLIC_BOUNDS)
     constants = trial.draw_constants(data, well.call)
-    plan = draw_plan(data, well.call, trial.converter.domain, constants)
+    plan = draw_plan(data, well.call, domain or trial.converter.domain, constants, must)
     if plan is None:
         reject()
     try:
@@ -114,7 +124,7 @@ def draw_dynamic(trial: Trial, data: st.DataObject) -> DynamicCall:
     if all(span.min == span.max for span in ranges.values()):
         reject()
     symbolic.restrict(ranges)
-    if not takes(trial, symbolic):
+    if takes(trial, symbolic) != (domain is None):
         reject()
     return DynamicCall(symbolic, well.tensors, constants, ranges)
 
@@ -189,7 +199,7 @@ def _random_points(trial: Trial, data: st.DataObject, ranges: Mapping[sympy.Symb
 def dynamic_code(dynamic: DynamicCall) -> str:
     """The arguments of `run_op` that make the sizes symbolic as they were here."""
     symbolic = dynamic.symbolic
-    example = {place: [int(s) for s in symbolic.call.tensors[place].shape] for place in symbolic.plan.axes}
+    example = {place: list(static_shape(symbolic.call.tensors[place])) for place in symbolic.plan.axes}
     axes = {place: list(axes) for place, axes in symbolic.plan.axes.items()}
     spans = {
         place: [[dynamic_range(size, dynamic.ranges) for size in symbolic.shapes[place]][axis] for axis in axes[place]]
@@ -200,7 +210,5 @@ def dynamic_code(dynamic: DynamicCall) -> str:
 
 
 def dynamic_range(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> tuple[int, int]:
-    from trtplug.testing.symbolic import evaluate
-
     ends = [evaluate(size, {symbol: getattr(span, end) for symbol, span in ranges.items()}) for end in ("min", "max")]
     return min(ends), max(ends)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unittest
+
 from trtplug_registry import TrtplugError
 
 
@@ -15,3 +17,10 @@ class UndescribedError(AssertionError, TrtplugError):
 
 class NotApplicableError(TrtplugError):
     """A law has nothing to say here, and why: a dtype that eager has no kernel for on this device, say."""
+
+
+class EnoughError(unittest.SkipTest):
+    """Ends an exploration early: Hypothesis passes a skip on at once, and does not take it for a failure."""
+
+    def __init__(self) -> None:
+        super().__init__("enough was tried")

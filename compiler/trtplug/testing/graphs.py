@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 
-from trtplug.testing.drawn import DrawnCall
+from trtplug.testing.drawn import DrawnCall, static_shape
 from trtplug_registry import Converter, TensorFacts
 
 PREFIX = "in_"
@@ -57,35 +58,77 @@ def call_graph(
         Exception: whatever eager's metadata function raises for a call that is not well-formed.
     """
     writer = GraphWriter(FakeTensorMode(allow_non_fake_inputs=True))
+    _inputs(writer, tensors, constants)
+    return writer.finish(call, allowed)
+
+
+def _inputs(writer: GraphWriter, tensors: Mapping[str, torch.Tensor], constants: Sequence[str]) -> None:
     for place, tensor in tensors.items():
         if place in constants:
             writer.constant(place, tensor)
         else:
-            with writer.mode:
-                fake = torch.empty_strided(tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype)
-            writer.input(place, fake)
-    return writer.finish(call, allowed)
+            writer.input_like(place, tensor)
+
+
+Instance = tuple[DrawnCall, Mapping[str, torch.Tensor], Sequence[str]]
+"""A call, its tensors by place, and which of them are constants."""
+
+
+def batch_graph(instances: Sequence[Instance], allowed: Sequence[int] | None = None) -> GraphModule:
+    """One graph with several calls side by side, so that one engine build judges all of them."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    whole = GraphWriter(mode)
+    writers = [GraphWriter(mode, whole, f"in_{number}_") for number in range(len(instances))]
+    for writer, (_, tensors, constants) in zip(writers, instances, strict=True):
+        _inputs(writer, tensors, constants)
+    outputs: list[Node] = []
+    for writer, (call, _, _) in zip(writers, instances, strict=True):
+        outputs += writer.write(call, allowed)[1].values()
+    return whole.module(outputs)
+
+
+def bare_node(call: DrawnCall) -> Node:
+    """A node of a static call whose inputs have metadata; it has none itself, since eager might refuse the call."""
+    writer = GraphWriter(FakeTensorMode())
+    for place, facts in call.tensors.items():
+        with writer.mode:
+            node = writer.input(place, torch.empty(static_shape(facts), dtype=facts.dtype))
+        node.meta["constant"] = facts.constant
+    args, kwargs = writer.spell(call)
+    return writer.graph.call_function(call.op, args, kwargs)
 
 
 class GraphWriter:
-    """Writes the graph of one call, input by input."""
+    """Writes calls into one graph, input by input.
 
-    def __init__(self, mode: FakeTensorMode) -> None:
+    Args:
+        mode: makes the metadata.
+        shared: another writer, into whose graph this one writes too.
+        prefix: of the inputs' names.
+    """
+
+    def __init__(self, mode: FakeTensorMode, shared: GraphWriter | None = None, prefix: str = PREFIX) -> None:
         self.mode = mode
-        self.graph = Graph()
-        self.root = torch.nn.Module()
+        self.prefix = prefix
+        self.graph: Graph = shared.graph if shared else Graph()
+        self.root: torch.nn.Module = shared.root if shared else torch.nn.Module()
         self.nodes: dict[str, Node] = {}
         self.places: list[str] = []
 
     def input(self, place: str, fake: torch.Tensor) -> Node:
-        node = self.graph.placeholder(PREFIX + _identifier(place))
+        node = self.graph.placeholder(self.prefix + _identifier(place))
         node.meta["val"] = fake
         self.nodes[place] = node
         self.places.append(place)
         return node
 
+    def input_like(self, place: str, tensor: torch.Tensor) -> Node:
+        """An input of a tensor's shape, strides and dtype."""
+        with self.mode:
+            return self.input(place, torch.empty_strided(tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype))
+
     def constant(self, place: str, tensor: torch.Tensor) -> Node:
-        name = "constant_" + _identifier(place)
+        name = f"constant_{self.prefix}{_identifier(place)}"
         self.root.register_buffer(name, tensor)
         node = self.graph.get_attr(name)
         with self.mode:
@@ -97,38 +140,47 @@ class GraphWriter:
         """A call node with the metadata that the op's own fake implementation gives."""
         node = self.graph.call_function(target, args, kwargs)
         fake_args, fake_kwargs = torch.fx.node.map_arg((args, kwargs), lambda source: source.meta["val"])
-        with self.mode:
+        with self.mode, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             node.meta["val"] = target(*fake_args, **fake_kwargs)
         return node
+
+    def spell(self, call: DrawnCall, sizes: Mapping[str, Node] | None = None) -> tuple[Any, Any]:
+        """The arguments of a call as nodes; `sizes` are the nodes of those that are symbolic, by place."""
+
+        def leaf(place: str, value: Any) -> Any:
+            return self.nodes[place] if isinstance(value, TensorFacts) else (sizes or {}).get(place, value)
+
+        return call.spell(leaf)
+
+    def write(
+        self, call: DrawnCall, allowed: Sequence[int] | None = None, sizes: Mapping[str, Node] | None = None
+    ) -> tuple[Node, dict[int, Node]]:
+        """The call itself, and the nodes of its results by their number."""
+        args, kwargs = self.spell(call, sizes)
+        node = self.call(call.op, *args, **kwargs)
+        value = node.meta["val"]
+        if not isinstance(value, list | tuple):
+            return node, {0: node}
+        results = {}
+        for number, item in enumerate(value):
+            if isinstance(item, FakeTensor) and (allowed is None or number in allowed):
+                results[number] = self.graph.call_function(operator.getitem, (node, number))
+                results[number].meta["val"] = item
+        return node, results
+
+    def module(self, outputs: Sequence[Node]) -> GraphModule:
+        """The finished graph."""
+        end = self.graph.output(tuple(outputs))
+        end.meta["val"] = tuple(output.meta["val"] for output in outputs)
+        return GraphModule(self.root, self.graph)
 
     def finish(
         self, call: DrawnCall, allowed: Sequence[int] | None = None, sizes: Mapping[str, Node] | None = None
     ) -> CallGraph:
-        """The call itself and the output; `sizes` are the nodes of arguments that are symbolic sizes, by place."""
-
-        def leaf(place: str, value: Any) -> Any:
-            if isinstance(value, TensorFacts):
-                return self.nodes[place]
-            return (sizes or {}).get(place, value)
-
-        args, kwargs = call.spell(leaf)
-        node = self.call(call.op, *args, **kwargs)
-        value = node.meta["val"]
-        several = isinstance(value, list | tuple)
-        numbers = [
-            number
-            for number, item in enumerate(value if several else (value,))
-            if isinstance(item, FakeTensor) and (allowed is None or number in allowed)
-        ]
-        outputs = [self._result(node, number) if several else node for number in numbers]
-        end = self.graph.output(tuple(outputs))
-        end.meta["val"] = tuple(output.meta["val"] for output in outputs)
-        return CallGraph(GraphModule(self.root, self.graph), node, tuple(self.places), tuple(numbers))
-
-    def _result(self, node: Node, number: int) -> Node:
-        result = self.graph.call_function(operator.getitem, (node, number))
-        result.meta["val"] = node.meta["val"][number]
-        return result
+        """The graph of a single call."""
+        node, results = self.write(call, allowed, sizes)
+        return CallGraph(self.module(list(results.values())), node, tuple(self.places), tuple(results))
 
 
 def allowed_results(converter: Converter) -> tuple[int, ...] | None:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from trtplug.testing.building import builds
 from trtplug.testing.drawing import dtypes_of
 from trtplug.testing.equality import agrees_dynamically, equals_eager
 from trtplug.testing.errors import NotApplicableError
+from trtplug.testing.forcing import refused_with_need
 from trtplug.testing.profiles import CI, PROFILES, Profile
 from trtplug.testing.trial import Trial
+from trtplug.testing.verdicts import order_does_not_matter, refused_with_reason, total
 from trtplug_registry import Converter, Registry, unknown_name
 
 
@@ -19,15 +22,25 @@ class Law(enum.StrEnum):
     """What must hold of every converter."""
 
     EQUALS_EAGER = "equals-eager"
+    TOTAL = "total"
+    BUILDS = "builds"
+    REASONS = "reasons"
     DYNAMIC = "dynamic"
+    ORDER = "order"
+    REFUSALS = "refusals"
 
 
 CHECKS: Mapping[Law, Callable[[Trial], None]] = {
     Law.EQUALS_EAGER: equals_eager,
+    Law.TOTAL: total,
+    Law.BUILDS: builds,
+    Law.REASONS: refused_with_reason,
     Law.DYNAMIC: agrees_dynamically,
+    Law.ORDER: order_does_not_matter,
+    Law.REFUSALS: refused_with_need,
 }
 
-BY_DTYPE = frozenset({Law.EQUALS_EAGER, Law.DYNAMIC})
+BY_DTYPE = frozenset({Law.EQUALS_EAGER, Law.BUILDS, Law.DYNAMIC})
 """The laws that are tried for one dtype at a time."""
 
 

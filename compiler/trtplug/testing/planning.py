@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trtplug.testing.drawn import DrawnCall
 from trtplug.testing.symbolic import Plan, SizeOf
-from trtplug_registry import Domain, ListOf, Optional, Size, Spec, Tensor
+from trtplug_registry import Domain, Either, ListOf, Optional, Size, Spec, Tensor
 
 
 def draw_plan(
@@ -66,6 +66,8 @@ def _sizes(
 def _takes_sizes(spec: Spec) -> bool:
     while isinstance(spec, Optional | ListOf):
         spec = spec.item
+    if isinstance(spec, Either):
+        return any(map(_takes_sizes, spec.options))
     return isinstance(spec, Size)
 
 

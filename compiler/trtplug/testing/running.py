@@ -13,7 +13,7 @@ from torch.fx import Node
 from trtplug.convert import convert
 from trtplug.errors import ConversionError
 from trtplug.ranges import Range
-from trtplug.testing.drawn import DrawnCall, call_of
+from trtplug.testing.drawn import DrawnCall, call_of, static_shape
 from trtplug.testing.graphs import allowed_results, call_graph
 from trtplug.testing.symbolic import Plan, SizeOf, symbolic_call
 from trtplug_registry import Converter, LoweringPass, Plugin, Registry, TensorFacts, unknown_name
@@ -70,7 +70,7 @@ def run_op(
     plan = Plan({place: tuple(axes) for place, axes in symbolic.items()}, dict(sizes or {}))
     traced = _example(call, plan, example or {})
     drawn = {
-        place: tensors[place] if place in constants else torch.ones(facts.shape, dtype=facts.dtype)  # type: ignore[arg-type]
+        place: tensors[place] if place in constants else torch.ones(static_shape(facts), dtype=facts.dtype)
         for place, facts in traced.tensors.items()
     }
     dynamic = symbolic_call(traced, drawn, constants, plan, allowed=allowed)

@@ -11,14 +11,14 @@ from typing import Any
 
 import sympy
 import torch
-from torch._dynamo.source import ConstantSource
+from torch._guards import GuardSource, Source
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from trtplug.ranges import Range
-from trtplug.testing.drawn import DrawnCall
+from trtplug.testing.drawn import DrawnCall, static_shape
 from trtplug.testing.graphs import CallGraph, GraphWriter
 from trtplug_registry import TensorFacts
 
@@ -119,8 +119,8 @@ def symbolic_call(
 ) -> SymbolicCall | None:
     """Traces a call with symbolic sizes; None where eager's own rules fix every one of them.
 
-    Sizes that the op demands to be equal become one symbol, sizes that it compares with a number become that number: the
-    op's fake implementation decides, as under `torch.export`.
+    Sizes that the op demands to be equal become one symbol, sizes that it compares with a number become that number:
+    the op's fake implementation decides, as under `torch.export`.
 
     Raises:
         Exception: whatever the fake implementation raises.
@@ -128,8 +128,8 @@ def symbolic_call(
     env = env or ShapeEnv(duck_shape=False)
     shapes: dict[str, tuple[Any, ...]] = {}
     for place, axes in plan.axes.items():
-        given = call.tensors[place].shape
-        shapes[place] = tuple(_symbol(env, place, a, int(s)) if a in axes else int(s) for a, s in enumerate(given))
+        given = enumerate(static_shape(call.tensors[place]))
+        shapes[place] = tuple(new_symbol(env, f"{place}_{a}", size) if a in axes else size for a, size in given)
     _trace(call, tensors, constants, plan, env, shapes, allowed)  # its guards decide what is left symbolic
     shapes = {place: tuple(map(env.replace, map(sympy.sympify, sizes))) for place, sizes in shapes.items()}
     graph = _trace(call, tensors, constants, plan, env, shapes, allowed)
@@ -140,8 +140,18 @@ def symbolic_call(
     return SymbolicCall(call, plan, graph, shapes, hints, env)
 
 
-def _symbol(env: ShapeEnv, place: str, axis: int, hint: int) -> sympy.Expr:
-    source = ConstantSource(f"{place}_{axis}_{len(env.backed_var_to_val)}")
+class SizeSource(Source):
+    """Where a symbol comes from, in the tracer's eyes. Dynamo's own sources take seconds to import."""
+
+    guard_source = GuardSource.CONSTANT
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def new_symbol(env: ShapeEnv, name: str, hint: int) -> sympy.Expr:
+    """A symbol of its own; `hint`, at least 2, is its value in the example."""
+    source = SizeSource(f"{name}_{len(env.backed_var_to_val)}")
     return env.create_symbol(hint, source, dynamic_dim=DimDynamic.DYNAMIC)
 
 
@@ -212,7 +222,7 @@ Accepts = Callable[[Point], bool]
 def fitting_ranges(
     symbolic: SymbolicCall, wanted: Mapping[sympy.Symbol, tuple[int, int]], accepts: Accepts
 ) -> dict[sympy.Symbol, Range]:
-    """The widest ranges within `wanted` at whose two joint ends eager accepts the call and keeps the graph's promise."""
+    """The widest ranges within `wanted` at whose two joint ends eager takes the call and keeps the graph's promise."""
     hints = symbolic.hints
     spans: dict[sympy.Symbol, list[int]] = {}
     for symbol, hint in hints.items():

@@ -1,4 +1,4 @@
-"""One law tried on one converter: drawing calls that eager takes, converting them, and saying clearly what went wrong."""
+"""One law tried on one converter: drawing calls that eager takes, converting them, saying clearly what went wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trtplug.testing.arguments import Bounds
 from trtplug.testing.compare import Mismatch, mismatch, undetermined
 from trtplug.testing.drawing import calls, plain_values, values
 from trtplug.testing.drawn import DrawnCall
-from trtplug.testing.errors import LawViolationError, NotApplicableError, UndescribedError
+from trtplug.testing.errors import EnoughError, LawViolationError, NotApplicableError, UndescribedError
 from trtplug.testing.graphs import CallGraph
 from trtplug.testing.profiles import Profile
 from trtplug.testing.script import script
@@ -81,7 +81,7 @@ class Trial:
     # --- drawing --------------------------------------------------------------------------------------------------
 
     def explore(self, check: Callable[[st.DataObject], None], examples: int) -> None:
-        """Runs a check on drawn data, `examples` times, and then shrinks what fails.
+        """Runs a check on drawn data, `examples` times, and then shrinks what fails. It may raise `EnoughError`.
 
         Raises:
             LawViolationError: the check fails.
@@ -94,7 +94,7 @@ class Trial:
         def run(data: st.DataObject) -> None:
             check(data)
 
-        with single_thread():
+        with single_thread(), contextlib.suppress(EnoughError):
             run()
         self.judge()
 
@@ -110,8 +110,8 @@ class Trial:
         if refused > MOST_REFUSED * tally.drawn or (not tally.tried and refused):
             reasons = "\n".join(f"  {count} times: {why}" for why, count in tally.refused.most_common(3))
             raise UndescribedError(
-                f"{self.name}: eager refuses {refused} of {tally.drawn} calls drawn from its domain, which therefore does"
-                f" not describe well-formed calls; narrow a spec, or add a relation that arranges:\n{reasons}"
+                f"{self.name}: eager refuses {refused} of {tally.drawn} calls drawn from its domain, which therefore"
+                f" does not describe well-formed calls; narrow a spec, or add a relation that arranges:\n{reasons}"
             )
         if not tally.tried and tally.without_kernel:
             raise NotApplicableError(f"{self.name}: eager has no kernel on the CPU")

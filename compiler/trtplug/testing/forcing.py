@@ -1,0 +1,165 @@
+"""A refusal is a claim too: every restriction is forced, and TensorRT must refuse, or the result must differ."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from trtplug.errors import BuildError, ConversionError
+from trtplug.testing.building import why_unbuildable
+from trtplug.testing.drawn import DrawnCall
+from trtplug.testing.equality import DynamicCall, call_at, draw_dynamic
+from trtplug.testing.errors import EnoughError, LawViolationError, UndescribedError
+from trtplug.testing.graphs import Instance, allowed_results, call_graph
+from trtplug.testing.restrictions import Forbidden, forbidden
+from trtplug.testing.script import script
+from trtplug.testing.symbolic import corner_points
+from trtplug.testing.trial import EAGER_ERRORS, Tally, Trial, run_eager
+from trtplug.testing.verdicts import check_reason
+from trtplug_registry import ReasonCode, TrtplugError
+
+
+@dataclasses.dataclass
+class Evidence:
+    """What forcing one restriction has shown.
+
+    Attributes:
+        restriction: that was forced.
+        shown: how TensorRT refused, or the result differed; "" where it did not.
+        agreed: calls that converted and agreed with eager although they are forbidden.
+    """
+
+    restriction: Forbidden
+    shown: str = ""
+    agreed: list[Instance] = dataclasses.field(default_factory=list)
+
+
+def refused_with_need(trial: Trial) -> None:
+    """The law of refusals: past every restriction, TensorRT refuses or the result differs from eager's.
+
+    Not applicable to a restriction where eager takes none of the calls that it forbids.
+    """
+    needless = [evidence for evidence in gather(trial) if evidence.agreed and not evidence.shown]
+    if needless:
+        raise LawViolationError("\n\n".join(_say(trial, evidence) for evidence in needless))
+
+
+def gather(trial: Trial) -> list[Evidence]:
+    """Forces every restriction of a converter, and says what that has shown."""
+    found = []
+    for restriction in forbidden(trial.converter):
+        evidence = Evidence(restriction)
+        own = dataclasses.replace(trial, tally=Tally())
+        try:
+            if restriction.code is ReasonCode.DYNAMIC_SHAPE:
+                _force_symbolic(own, evidence)
+            else:
+                _force_static(own, evidence)
+        except UndescribedError:
+            pass  # eager refuses most of what is forbidden: all the less is there to show
+        except TrtplugError as error:
+            if isinstance(error, LawViolationError):
+                raise
+        if evidence.agreed and not evidence.shown and restriction.code is not ReasonCode.DYNAMIC_SHAPE:
+            evidence.shown = why_unbuildable(trial, evidence.agreed) or ""
+        found.append(evidence)
+    return found
+
+
+def _force_static(trial: Trial, evidence: Evidence) -> None:
+    restriction = evidence.restriction
+
+    def check(data: st.DataObject) -> None:
+        well = trial.well_formed(data, domain=restriction.domain)
+        assume(restriction.violated_by(well.call))
+        constants = tuple(place for place, facts in well.call.tensors.items() if facts.constant)
+        graph = call_graph(well.call, well.tensors, constants, allowed_results(trial.converter))
+        evidence.shown = _difference(trial, graph, well.call, well.tensors, well.eager)
+        if not evidence.shown:
+            evidence.agreed.append((well.call, well.tensors, constants))
+        if evidence.shown or len(evidence.agreed) == trial.profile.forced:
+            raise EnoughError
+
+    trial.explore(check, 4 * trial.profile.forced)
+
+
+def _difference(
+    trial: Trial, graph: object, call: DrawnCall, tensors: Mapping[str, torch.Tensor], eager: object
+) -> str:
+    """How a forced call is refused, or differs from eager; "" where it agrees."""
+    from trtplug.testing.graphs import CallGraph
+
+    assert isinstance(graph, CallGraph)
+    try:
+        actual = trial.run_of(trial.convert(graph))(*graph.inputs(tensors))
+    except Exception as error:  # TensorRT, the converter or the executor
+        return f"{type(error).__name__}: {error}"
+    found = trial.difference(actual, graph.expected(eager), call, tensors)
+    return "" if found is None else str(found)
+
+
+def _force_symbolic(trial: Trial, evidence: Evidence) -> None:
+    restriction = evidence.restriction
+
+    def check(data: st.DataObject) -> None:
+        dynamic = draw_dynamic(trial, data, domain=restriction.domain, must=restriction.arguments[0])
+        check_reason(trial, dynamic.symbolic.graph.node, restriction, dynamic.symbolic.call)
+        evidence.shown = _symbolic_difference(trial, dynamic)
+        if not evidence.shown:
+            evidence.agreed.append((dynamic.symbolic.call, dynamic.tensors, dynamic.constants))
+        if evidence.shown or len(evidence.agreed) == max(2, trial.profile.forced // 4):
+            raise EnoughError
+
+    trial.explore(check, 2 * trial.profile.forced)
+
+
+def _symbolic_difference(trial: Trial, dynamic: DynamicCall) -> str:
+    symbolic = dynamic.symbolic
+    fixed = {place: dynamic.tensors[place] for place in dynamic.constants}
+    try:
+        network = trial.convert(symbolic.graph, dynamic.ranges)
+        run = trial.run_of(network)
+        for point in corner_points(dynamic.ranges):
+            call = call_at(symbolic, point, fixed)
+            if call is not None:
+                found = _difference_at(trial, dynamic, run, call, fixed)
+                if found:
+                    return f"at {dict(point)}: {found}"
+        network.build()
+    except (ConversionError, BuildError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _difference_at(
+    trial: Trial, dynamic: DynamicCall, run: object, call: DrawnCall, fixed: Mapping[str, torch.Tensor]
+) -> str:
+    from trtplug.testing.drawing import plain_values
+
+    tensors = {**plain_values(call), **fixed}
+    graph = dynamic.symbolic.graph
+    try:
+        eager = run_eager(call, tensors)
+    except EAGER_ERRORS:
+        return ""
+    assert callable(run)
+    try:
+        actual = run(*graph.inputs(tensors))
+    except Exception as error:  # the executor may raise anything
+        return f"{type(error).__name__}: {error}"
+    found = trial.difference(actual, graph.expected(eager), call, tensors)
+    return "" if found is None else str(found)
+
+
+def _say(trial: Trial, evidence: Evidence) -> str:
+    call, tensors, constants = evidence.agreed[0]
+    code = script(call, tensors, constants, converter=trial.converter.id, registry=trial.source)
+    return (
+        f"{trial.name} refuses without need ({evidence.restriction}): {len(evidence.agreed)} forbidden calls were"
+        " forced past its domain; TensorRT built them all, and their results agree with eager's. Lift the restriction,"
+        f" or find what it is for. One of them:\n{call}\n\n{code}\n"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,12 @@ aten = torch.ops.aten
 
 SELU = {"alpha": 1.6732632423543772848170429916717, "beta": 1.0507009873554804934193349852946}
 
+FINITE = Static(
+    -torch.finfo(torch.float32).max,
+    torch.finfo(torch.float32).max,
+    because="TensorRT's activations take finite parameters alone",
+)
+
 # --- one layer ----------------------------------------------------------------------------------------------------
 
 
@@ -58,7 +65,7 @@ def gelu(ctx: Any, self: Any, *, approximate: str = "none") -> Any:
     return ctx.activation("GELU_ERF" if approximate == "none" else "GELU_TANH", self)
 
 
-@converter(aten.leaky_relu.default, Domain(self=Tensor(FLOATS), negative_slope=Static()))
+@converter(aten.leaky_relu.default, Domain(self=Tensor(FLOATS), negative_slope=FINITE))
 def leaky_relu(ctx: Any, self: Any, negative_slope: Any = 0.01) -> Any:
     """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor
 
@@ -120,7 +127,7 @@ def gated(compute: Callable[[Any, Any], Any], ctx: Any, self: Any) -> Any:
     aten.elu.default,
     Domain(
         self=Tensor(FLOATS),
-        alpha=Static(),
+        alpha=FINITE,
         scale=Static(),
         input_scale=Static(lo=0, because="TensorRT's ELU takes the exponential of negative inputs alone"),
     ),
@@ -162,7 +169,7 @@ def softplus(ctx: Any, self: Any, beta: Any = 1, threshold: Any = 20) -> Any:
 
 def clipped(ctx: Any, x: Any, low: Any, high: Any) -> Any:
     """Within [low, high], either of which may be None; the upper bound wins where they cross."""
-    plain = all(is_number(bound) and bound == bound for bound in (low, high))
+    plain = all(is_number(bound) and math.isfinite(bound) for bound in (low, high))
     if plain and ctx.dtype(x) in FLOATS:
         return ctx.activation("CLIP", x, alpha=float(low), beta=float(high))
     x = x if low is None else elementwise(ctx, "MAX", x, low)
@@ -183,7 +190,7 @@ def some_bound(otherwise: Callable[[dict[str, Any]], Any]) -> Relation:
     aten.clamp.default,
     Domain(
         some_bound(lambda call: 1),
-        keeps_dtype("min", "max", beside=("self",)),
+        keeps_dtype("min", "max"),
         self=Tensor(NUMBERS),
         min=Optional(NUMBER),
         max=Optional(NUMBER),
@@ -198,7 +205,7 @@ def clamp(ctx: Any, self: Any, min: Any = None, max: Any = None) -> Any:
     return clipped(ctx, self, low, high)
 
 
-@converter(aten.clamp_min.default, Domain(keeps_dtype("min", beside=("self",)), self=Tensor(NUMBERS), min=NUMBER))
+@converter(aten.clamp_min.default, Domain(keeps_dtype("min"), self=Tensor(NUMBERS), min=NUMBER))
 def clamp_min(ctx: Any, self: Any, min: Any) -> Any:
     """clamp_min(Tensor self, Scalar min) -> Tensor
 
@@ -207,7 +214,7 @@ def clamp_min(ctx: Any, self: Any, min: Any) -> Any:
     return elementwise(ctx, "MAX", *in_dtype(ctx, self, min))
 
 
-@converter(aten.clamp_max.default, Domain(keeps_dtype("max", beside=("self",)), self=Tensor(NUMBERS), max=NUMBER))
+@converter(aten.clamp_max.default, Domain(keeps_dtype("max"), self=Tensor(NUMBERS), max=NUMBER))
 def clamp_max(ctx: Any, self: Any, max: Any) -> Any:
     """clamp_max(Tensor self, Scalar max) -> Tensor
 

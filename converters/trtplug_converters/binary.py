@@ -45,13 +45,16 @@ aten = torch.ops.aten
 Dtypes = tuple[torch.dtype, ...]
 
 
+OPERANDS = ("self", "other")
+
+
 def either_side(dtypes: Dtypes, *more: Relation, because: str = "", **arguments: Any) -> Domain:
     """Two operands, one of which may be a number."""
     return Domain(
-        some_tensor("self", "other"),
-        same_dtype("self", "other"),
-        broadcastable("self", "other"),
-        keeps_dtype("self", "other", *({"alpha"} & arguments.keys())),
+        some_tensor(dtypes, *OPERANDS),
+        same_dtype(*OPERANDS),
+        broadcastable(*OPERANDS),
+        keeps_dtype(*OPERANDS, *({"alpha"} & arguments.keys()), beside=OPERANDS),
         *more,
         self=operand(dtypes, because),
         other=operand(dtypes, because),
@@ -61,14 +64,15 @@ def either_side(dtypes: Dtypes, *more: Relation, because: str = "", **arguments:
 
 def number_right(dtypes: Dtypes, *more: Relation, because: str = "", **arguments: Any) -> Domain:
     """A tensor and a number."""
-    names = ("other", *({"alpha"} & arguments.keys()))
-    return Domain(
-        keeps_dtype(*names, beside=("self",)), *more, self=Tensor(dtypes, because=because), other=NUMBER, **arguments
-    )
+    promotion = keeps_dtype("other", *({"alpha"} & arguments.keys()))
+    return Domain(promotion, *more, self=Tensor(dtypes, because=because), other=NUMBER, **arguments)
 
 
-def two_tensors(dtypes: Dtypes, *names: str) -> Domain:
-    return Domain(same_dtype(*names), broadcastable(*names), **dict.fromkeys(names, Tensor(dtypes)))
+def two_tensors(
+    dtypes: Dtypes, *more: Relation, names: tuple[str, str] = OPERANDS, because: str = "", **arguments: Any
+) -> Domain:
+    tensors = dict.fromkeys(names, Tensor(dtypes, because=because))
+    return Domain(same_dtype(*names), broadcastable(*names), *more, **tensors, **arguments)
 
 
 # --- sums ---------------------------------------------------------------------------------------------------------
@@ -130,7 +134,10 @@ sums = (
 )
 
 
-@converter(aten.rsub.Tensor, either_side(NUMBERS, alpha_fits(), alpha=ALPHA))
+@converter(
+    aten.rsub.Tensor,
+    two_tensors(NUMBERS, keeps_dtype("alpha"), alpha_fits(), alpha=ALPHA),
+)
 def rsub(ctx: Any, self: Any, other: Any, *, alpha: Any = 1) -> Any:
     """rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
 
@@ -168,9 +175,7 @@ products = (
     *converter_table({aten.div.Tensor: "DIV"}, either_side(FLOATS, because=EXACT))(one_layer),
     *converter_table({aten.div.Scalar: "DIV"}, number_right(FLOATS, because=EXACT))(one_layer),
 )
-extrema = converter_table(
-    {aten.maximum.default: "MAX", aten.minimum.default: "MIN"}, two_tensors(ALL, "self", "other")
-)(one_layer)
+extrema = converter_table({aten.maximum.default: "MAX", aten.minimum.default: "MIN"}, two_tensors(ALL))(one_layer)
 
 
 # --- division without a remainder, and the remainder ----------------------------------------------------------------
@@ -258,7 +263,7 @@ remainders = (
     converter(aten.floor_divide.default, either_side(INTS, nonzero_divisor(), because=INEXACT))(floor_divide),
     *converter_table(
         {aten.remainder.Tensor: "FLOOR_DIV", aten.fmod.Tensor: "DIV"},
-        either_side(INTS, nonzero_divisor(), because=INEXACT),
+        two_tensors(INTS, nonzero_divisor(), because=INEXACT),
     )(remainder),
     *converter_table(
         {aten.remainder.Scalar: "FLOOR_DIV", aten.fmod.Scalar: "DIV"},
@@ -313,7 +318,7 @@ def whole_exponent() -> Relation:
 
 @converter(
     aten.pow.Tensor_Scalar,
-    Domain(keeps_dtype("exponent", beside=("self",)), whole_exponent(), self=Tensor(NUMBERS), exponent=NUMBER),
+    Domain(keeps_dtype("exponent"), whole_exponent(), self=Tensor(NUMBERS), exponent=NUMBER),
 )
 def power(ctx: Any, self: Any, exponent: Any) -> Any:
     """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor
@@ -337,7 +342,7 @@ def power_of_number(ctx: Any, self: Any, exponent: Any) -> Any:
     return elementwise(ctx, "POW", *in_dtype(ctx, self, exponent))
 
 
-@converter(aten.pow.Tensor_Tensor, two_tensors(NUMBERS, "self", "exponent"))
+@converter(aten.pow.Tensor_Tensor, two_tensors(NUMBERS, names=("self", "exponent")))
 def power_of_tensors(ctx: Any, self: Any, exponent: Any) -> Any:
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor
 

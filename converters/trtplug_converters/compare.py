@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trtplug_converters.pointwise import NUMBER, in_dtype, keeps_dtype, number_in, operand
+from trtplug_converters.pointwise import NUMBER, in_dtype, keeps_dtype, number_in
 from trtplug_registry import (
     ALL,
     BOOL,
@@ -58,14 +58,13 @@ comparisons = (
         Domain(
             same_dtype("self", "other"),
             broadcastable("self", "other"),
-            keeps_dtype("other"),
             self=Tensor(ALL),
-            other=operand(ALL),
+            other=Tensor(ALL),
         ),
     )(compare),
     *converter_table(
         {getattr(aten, name).Scalar: layers for name, layers in COMPARISONS.items()},
-        Domain(keeps_dtype("other", beside=("self",)), self=Tensor(ALL), other=NUMBER),
+        Domain(keeps_dtype("other"), self=Tensor(ALL), other=NUMBER),
     )(compare),
 )
 
@@ -102,14 +101,13 @@ bits = (
         Domain(
             same_dtype("self", "other"),
             broadcastable("self", "other"),
-            keeps_dtype("other"),
             self=Tensor(BOOL, because=BITS),
-            other=operand(BOOL),
+            other=Tensor(BOOL),
         ),
     )(bitwise),
     *converter_table(
         {getattr(aten, name).Scalar: op for name, op in BITWISE.items()},
-        Domain(keeps_dtype("other", beside=("self",)), self=Tensor(BOOL, because=BITS), other=NUMBER),
+        Domain(keeps_dtype("other"), self=Tensor(BOOL, because=BITS), other=NUMBER),
     )(bitwise),
 )
 
@@ -151,7 +149,7 @@ numbers = (
         aten.where.ScalarOther,
         Domain(
             broadcastable("condition", "self"),
-            keeps_dtype("other", beside=("self",)),
+            keeps_dtype("other"),
             condition=CONDITION,
             self=Tensor(ALL),
             other=Static(nan=True),

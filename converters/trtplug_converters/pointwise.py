@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -38,17 +38,17 @@ def operand(dtypes: tuple[torch.dtype, ...], because: str = "") -> Either:
 # --- relations ----------------------------------------------------------------------------------------------------
 
 
-def some_tensor(first: str, *others: str) -> Relation:
+def some_tensor(dtypes: tuple[torch.dtype, ...], *names: str) -> Relation:
     """At least one of the operands is a tensor (eager demands it)."""
 
     def arrange(call: dict[str, Any], choose: Choose) -> None:
-        if not any(isinstance(call.get(name), TensorFacts) for name in (first, *others)):
-            call[first] = TensorFacts((choose.integer(1, 3), 2), torch.float32)
+        if not any(isinstance(call[name], TensorFacts) for name in names):
+            call[choose.one_of(names)] = TensorFacts((choose.integer(1, 3), 2), choose.one_of(dtypes))
 
-    return Relation("a tensor among the operands", (first, *others), None, arrange)
+    return Relation("a tensor among the operands", names, None, arrange)
 
 
-def keeps_dtype(*names: str, beside: tuple[str, ...] = ("self", "other")) -> Relation:
+def keeps_dtype(*names: str, beside: tuple[str, ...] = ("self",)) -> Relation:
     """The numbers do not promote the tensors: no float beside integers, and nothing but bools beside bools.
 
     Args:
@@ -56,27 +56,22 @@ def keeps_dtype(*names: str, beside: tuple[str, ...] = ("self", "other")) -> Rel
         beside: the arguments that are or may be tensors.
     """
 
-    def holds(call: Mapping[str, Any]) -> bool:
-        tensors = list(_dtypes(call, beside))
-        return not tensors or all(_kind(call.get(name)) <= _kind_of_dtype(tensors[0]) for name in names)
+    def promoting(call: Mapping[str, Any]) -> list[str]:
+        dtype = next((call[name].dtype for name in beside if isinstance(call[name], TensorFacts)), torch.float32)
+        return [name for name in names if _kind(call[name]) > _kind_of_dtype(dtype)]
 
     def arrange(call: dict[str, Any], choose: Choose) -> None:
-        for name in names:
-            if not holds({**dict.fromkeys(names), **{n: call.get(n) for n in beside}, name: call.get(name)}):
-                is_bool = next(_dtypes(call, beside)) == torch.bool
-                call[name] = choose.boolean() if is_bool else choose.integer(-4, 4)
+        is_bool = any(isinstance(call[name], TensorFacts) and call[name].dtype == torch.bool for name in beside)
+        for name in promoting(call):
+            call[name] = choose.boolean() if is_bool else choose.integer(-4, 4)
 
     return Relation(
         f"{' and '.join(names)} of a kind that leaves the tensor's dtype as it is",
         tuple(dict.fromkeys((*names, *beside))),
-        holds,
+        lambda call: not promoting(call),
         arrange,
         "the lowering makes promotion explicit, and no layer promotes",
     )
-
-
-def _dtypes(call: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[torch.dtype]:
-    return (call[name].dtype for name in names if isinstance(call.get(name), TensorFacts))
 
 
 def _kind(value: Any) -> int:

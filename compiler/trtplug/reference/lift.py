@@ -122,28 +122,21 @@ class _Lifter:
 
     def _loop(self, scope: Scope, loop: Region) -> None:
         recurrences, exits = loop.of_kind("RECURRENCE"), loop.exits
-        limits = {layer.handle.kind.name: layer.inputs[0] for layer in loop.of_kind("TRIP_LIMIT")}
-        unknown = set(limits) - {"COUNT", "WHILE"}
-        if unknown or not limits:
-            raise UnsupportedLayer(loop.name, "LOOP", f"trip limits {sorted(limits)}")
+        count, during = _trip_limits(loop)
+        asked = [] if during is None else [during]
         states = [layer.outputs[0] for layer in recurrences]
         kept = [layer for layer in exits if layer.handle.kind.name != "LAST_VALUE" or layer.inputs[0] not in states]
-        updates = [layer.inputs[1] for layer in recurrences]
-        wanted = updates + [layer.inputs[0] for layer in kept]
-        captured = self._captured(loop, [limits["WHILE"]] if "WHILE" in limits else [], wanted)
-
-        def inner(results: list[Any], title: str, effects: list[Layer]) -> Node:
-            return self._nested(scope, loop, states, captured, results, title, effects)
-
-        condition = inner([limits["WHILE"]], "condition", []) if "WHILE" in limits else None
-        body = inner(wanted, "body", self.topology.assertions(loop))
+        wanted = [layer.inputs[1] for layer in recurrences] + [layer.inputs[0] for layer in kept]
+        captured = self._captured(loop, asked + wanted)
+        condition = self._nested(scope, loop, states, captured, asked, "condition", []) if asked else None
+        effects = self.topology.assertions(loop)
         call = _call(
             scope,
             loop.boundary[0],
             control.loop,
             condition,
-            body,
-            scope.values[limits["COUNT"]] if "COUNT" in limits else None,
+            self._nested(scope, loop, states, captured, wanted, "body", effects),
+            None if count is None else scope.values[count],
             [scope.values[layer.inputs[0]] for layer in recurrences],
             [scope.values[tensor] for tensor in captured],
             [_loop_output(scope, layer, states) for layer in exits],
@@ -154,7 +147,7 @@ class _Lifter:
         if self.topology.assertions(branch):
             raise UnsupportedLayer(branch.name, "CONDITIONAL", "an assertion inside a branch")
         exits = branch.exits
-        captured = self._captured(branch, [], [t for layer in exits for t in layer.inputs])
+        captured = self._captured(branch, [t for layer in exits for t in layer.inputs])
         then, otherwise = (
             self._nested(scope, branch, [], captured, [layer.inputs[side] for layer in exits], title, [])
             for side, title in enumerate(("then", "else"))
@@ -164,13 +157,13 @@ class _Lifter:
         call = _call(scope, condition, control.choose, scope.values[condition.inputs[0]], then, otherwise, operands)
         self._leave(scope, exits, call)
 
-    def _captured(self, region: Region, *results: list[Any]) -> list[Any]:
-        """The outside tensors that a region's inner graphs read."""
+    def _captured(self, region: Region, results: list[Any]) -> list[Any]:
+        """The outside tensors that a region's inner graphs read or return."""
         entries = region.of_kind("ITERATOR") + region.of_kind("CONDITIONAL_INPUT")
         inside = [layer for layer in self.topology.layers if layer in region.members]
         used = list(self.topology.external(region, [*entries, *inside]))
         own = {*region.members, *region.boundary}
-        used += [t for group in results for t in group if self.topology.producer.get(t) not in own]
+        used += [tensor for tensor in results if self.topology.producer.get(tensor) not in own]
         return list(dict.fromkeys(used))
 
     def _nested(
@@ -198,6 +191,14 @@ class _Lifter:
     def _leave(self, scope: Scope, exits: list[Layer], call: Node) -> None:
         for index, layer in enumerate(exits):
             self._results(scope, layer, _call(scope, layer, operator.getitem, call, index))
+
+
+def _trip_limits(loop: Region) -> tuple[Any, Any]:
+    """The tensors that hold a loop's trip count and its condition, None where it has none of that kind."""
+    limits = {layer.handle.kind.name: layer.inputs[0] for layer in loop.of_kind("TRIP_LIMIT")}
+    if not limits or set(limits) - {"COUNT", "WHILE"}:
+        raise UnsupportedLayer(loop.name, "LOOP", f"trip limits {sorted(limits)}")
+    return limits.get("COUNT"), limits.get("WHILE")
 
 
 def _loop_output(scope: Scope, layer: Layer, states: list[Any]) -> list[Any]:

@@ -88,26 +88,32 @@ def parse(model: Any, arrays: list[Any], live: set[int], logger: Any) -> tuple[A
     return network, builder, parser
 
 
+def usable(case: Any) -> tuple[list[Any], list[Any]] | str:
+    """A test's inputs and expected outputs as arrays; why not, where TensorRT has no such values."""
+    import numpy as np
+
+    if not case.data_sets:
+        return "no data"
+    inputs, outputs = ([*values] for values in case.data_sets[0])
+    if not all(isinstance(a, (np.ndarray, np.generic)) for a in inputs + outputs):
+        return "an input or output is no tensor"
+    arrays, expected = [np.asarray(a) for a in inputs], [np.asarray(a) for a in outputs]
+    if any(a.dtype.kind not in "fiub" or str(a.dtype) in UNKNOWN_DTYPES for a in arrays + expected):
+        return "a dtype that TensorRT does not know"
+    if not arrays or len(case.model.graph.input) != len(arrays):
+        return "no input"
+    return arrays, expected
+
+
 def run(case: Any, logger: Any, kinds: list[str]) -> tuple[str, str]:
     """A test's verdict (agrees, differs, unsupported, fails, rejected, skipped) and the details.
 
     The kinds of the network's layers are added to the list.
     """
-    import numpy as np
-    import torch
-
-    from trtplug.reference import LayerError, UnsupportedLayer, lift
-
-    if not case.data_sets:
-        return "skipped", "no data"
-    inputs, outputs = ([*values] for values in case.data_sets[0])
-    if not all(isinstance(a, (np.ndarray, np.generic)) for a in inputs + outputs):
-        return "skipped", "an input or output is no tensor"
-    arrays, expected = [np.asarray(a) for a in inputs], [np.asarray(a) for a in outputs]
-    if any(a.dtype.kind not in "fiub" or str(a.dtype) in UNKNOWN_DTYPES for a in arrays + expected):
-        return "skipped", "a dtype that TensorRT does not know"
-    if not arrays or len(case.model.graph.input) != len(arrays):
-        return "skipped", "no input"
+    data = usable(case)
+    if isinstance(data, str):
+        return "skipped", data
+    arrays, expected = data
     refusals = []
     for live in feeding_plans(case.model, arrays):
         try:
@@ -115,19 +121,28 @@ def run(case: Any, logger: Any, kinds: list[str]) -> tuple[str, str]:
         except RejectedError as error:
             refusals.append(str(error))
             continue
-        if network.num_layers == 0:
-            return "skipped", "no layer is left"
         kinds += sorted({network.get_layer(index).type.name for index in range(network.num_layers)})
-        feeds = {case.model.graph.input[i].name: torch.from_numpy(np.array(arrays[i])) for i in sorted(live)}
-        try:
-            module = lift(network, {})
-            results = module(*fed(network, feeds))
-        except UnsupportedLayer as error:
-            return "unsupported", str(error)
-        except LayerError as error:
-            return "fails", str(error)
-        return compared(results, expected)
+        names = [value.name for value in case.model.graph.input]
+        return evaluated(network, {names[i]: arrays[i] for i in sorted(live)}, expected)
     return "rejected", refusals[0][:200]
+
+
+def evaluated(network: Any, arrays: dict[str, Any], expected: list[Any]) -> tuple[str, str]:
+    """The verdict on a network that was accepted."""
+    import numpy as np
+    import torch
+
+    from trtplug.reference import LayerError, UnsupportedLayer, lift
+
+    if network.num_layers == 0:
+        return "skipped", "no layer is left"
+    try:
+        results = lift(network, {})(*fed(network, {n: torch.from_numpy(np.array(a)) for n, a in arrays.items()}))
+    except UnsupportedLayer as error:
+        return "unsupported", str(error)
+    except LayerError as error:
+        return "fails", str(error)
+    return compared(results, expected)
 
 
 def fed(network: Any, feeds: dict[str, Any]) -> Iterator[Any]:

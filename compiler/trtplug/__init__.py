@@ -14,10 +14,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trtplug.artefacts import save
+    from trtplug.artefacts import load, save
     from trtplug.compilation import FallbackWarning, compile, explain, registry
     from trtplug.compiled import CompiledModule
     from trtplug.errors import (
+        ArtefactError,
         BuildError,
         ConversionError,
         ExecutorError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from trtplug_registry import TrtplugError
 
 __all__ = [
+    "ArtefactError",
     "BuildError",
     "CompilationReport",
     "CompiledModule",
@@ -50,16 +52,18 @@ __all__ = [
     "TrtplugError",
     "compile",
     "explain",
+    "load",
     "registry",
     "save",
     "trace",
 ]
 
 _HOME = {
-    "trtplug.artefacts": ("save",),
+    "trtplug.artefacts": ("load", "save"),
     "trtplug.compilation": ("FallbackWarning", "compile", "explain", "registry"),
     "trtplug.compiled": ("CompiledModule",),
     "trtplug.errors": (
+        "ArtefactError",
         "BuildError",
         "ConversionError",
         "ExecutorError",

@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from trtplug.engine import CompiledEngine
-from trtplug.inputs import check_inputs, input_checks
+from trtplug.inputs import TensorInput, check_inputs, input_checks
 from trtplug.lowering import Lowered, apply_mutations, flatten_inputs
 from trtplug.report import CompilationReport
 
@@ -22,6 +22,8 @@ class CompiledModule(nn.Module):
         report: what became of every node.
         engines: the TensorRT blocks, in order of execution.
         graph_module: the linked graph: Torch nodes, and one call per engine.
+        lowered: how a call's inputs and outputs are nested, and what is written where.
+        checks: what each flat input must be.
     """
 
     def __init__(
@@ -30,14 +32,18 @@ class CompiledModule(nn.Module):
         lowered: Lowered,
         engines: Sequence[CompiledEngine],
         report: CompilationReport,
+        *,
+        checks: Sequence[TensorInput | None] | None = None,
     ) -> None:
         super().__init__()
         self.graph_module = graph_module
         self.engines = tuple(engines)
         self.report = report
-        self._lowered = lowered
-        placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
-        self._checks = input_checks(placeholders, lowered.input_names, lowered.ranges)
+        self.lowered = lowered
+        if checks is None:
+            placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+            checks = input_checks(placeholders, lowered.input_names, lowered.ranges)
+        self.checks = tuple(checks)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the model.
@@ -45,10 +51,10 @@ class CompiledModule(nn.Module):
         Raises:
             InputError: the inputs do not fit what was compiled.
         """
-        flat = flatten_inputs(self._lowered, args, kwargs)
-        check_inputs(self._checks, flat)
+        flat = flatten_inputs(self.lowered, args, kwargs)
+        check_inputs(self.checks, flat)
         results = self.graph_module(*flat)
-        return pytree.tree_unflatten(apply_mutations(self._lowered, flat, results), self._lowered.out_spec)
+        return pytree.tree_unflatten(apply_mutations(self.lowered, flat, results), self.lowered.out_spec)
 
     def extra_repr(self) -> str:
         return self.report.summary()

@@ -58,6 +58,19 @@ class ExecutorError(TrtplugError):
     """An executor is not available here, or an engine fails while running."""
 
 
+class ArtefactError(TrtplugError):
+    """A file cannot be loaded, or a model cannot be saved.
+
+    Attributes:
+        path: of the file.
+        member: the part of the file that is at fault, or "".
+    """
+
+    def __init__(self, path: object, what: str, member: str = "") -> None:
+        self.path, self.member = str(path), member
+        super().__init__(f"{path}{f', member {member!r}' if member else ''}: {what}")
+
+
 def describe(node: Node | None) -> str:
     """A node as messages name it: op, name, and the model's source line where it is known."""
     if node is None:

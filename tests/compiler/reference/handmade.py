@@ -70,6 +70,7 @@ class Handmade:
     def engine(self, inputs: dict[str, torch.Tensor]) -> Any:
         """An engine for these very inputs, built and loaded: for a GPU that TensorRT supports."""
         config, profile = self.builder.create_builder_config(), self.builder.create_optimization_profile()
+        config.clear_flag(trt.BuilderFlag.TF32)
         for index in range(self.network.num_inputs):
             tensor = self.network.get_input(index)
             value = inputs[tensor.name]

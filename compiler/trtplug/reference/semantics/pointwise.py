@@ -9,16 +9,19 @@ from trtplug.reference.semantics.checks import ints
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """CAST. Floats go to integers by truncation, saturating as CUDA's conversions do, NaN becoming 0.
+    """CAST. Floats go to int32 and int64 by truncation, saturating, as CUDA's conversions do (seen on a GPU).
 
-    Integers wrap around when narrowed; anything that is not 0 is true.
+    NaN becomes 0 as int32 and the least integer as int64. Narrower integers are the low bits of the int32. Integers
+    wrap around when narrowed; anything that is not 0 is true.
     """
     if not x.is_floating_point() or dtype.is_floating_point or dtype is torch.bool:
         return x.to(dtype)
-    info = torch.iinfo(dtype)
-    y = torch.nan_to_num(x.float(), nan=0.0).clamp(float(info.min), float(info.max))
-    # the largest float below 2**31 and 2**63 is not the largest integer
-    return torch.where(y >= float(info.max), info.max, y.to(dtype)).to(dtype) if info.bits >= 32 else y.to(dtype)
+    wide = torch.int64 if dtype is torch.int64 else torch.int32
+    least, most = torch.iinfo(wide).min, torch.iinfo(wide).max
+    y = torch.nan_to_num(x.float(), nan=0.0 if wide is torch.int32 else float(least))
+    high = y >= float(most)
+    inside = torch.where(high, 0, y).clamp(min=float(least)).to(wide)
+    return torch.where(high, most, inside).to(dtype)
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:

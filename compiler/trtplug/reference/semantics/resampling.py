@@ -20,8 +20,11 @@ _ROUND: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _coordinates(size: int, out: int, ratio: float, transformation: str, upper: bool, x: Tensor) -> Tensor:
-    """Where in the input each output element lies, float64 [out]; `ratio` is input elements per output element."""
-    o = torch.arange(out, dtype=torch.float64, device=x.device)
+    """Where in the input each output element lies, float32 [out]; `ratio` is input elements per output element.
+
+    In float32 as TensorRT does: a coordinate just below a whole number may round up to it.
+    """
+    o = torch.arange(out, dtype=torch.float32, device=x.device)
     if upper and out == 1:
         return o * 0
     if transformation == "ASYMMETRIC":

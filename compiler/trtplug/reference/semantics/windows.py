@@ -88,16 +88,13 @@ def _max(x: Tensor, pads: Pads, window: list[int], stride: list[int]) -> Tensor:
     return pool(functional.pad(x, flat_padding(*pads), value=-torch.inf), window, stride)
 
 
-def _average(x: Tensor, pads: Pads, overhang: list[int], window: list[int], stride: list[int], inner: bool) -> Tensor:
-    """Mean over the part of each window that counts: the input itself (inner), or the input and its padding."""
+def _average(x: Tensor, pads: Pads, window: list[int], stride: list[int], inner: bool) -> Tensor:
+    """Mean over each window, or (inner) over the part of it that lies on the input itself."""
     pool = functional.avg_pool2d if len(window) == 2 else functional.avg_pool3d
-    before, after = pads
-    full = [a + b for a, b in zip(after, overhang)]
-    mean = pool(functional.pad(x, flat_padding(before, full)), window, stride)
-    if not any(before) and not any(full):
+    mean = pool(functional.pad(x, flat_padding(*pads)), window, stride)
+    if not inner or not any(pads[0] + pads[1]):
         return mean
-    counted = functional.pad(torch.ones_like(x[:1, :1]), flat_padding(before, after), value=0.0 if inner else 1.0)
-    return mean / pool(functional.pad(counted, flat_padding([0] * len(window), overhang)), window, stride)
+    return mean / pool(functional.pad(torch.ones_like(x[:1, :1]), flat_padding(*pads)), window, stride)
 
 
 def pooling(
@@ -113,14 +110,14 @@ def pooling(
 ) -> Tensor:
     """POOLING, 2-D or 3-D, of kind MAX, AVERAGE or MAX_AVERAGE_BLEND ((1 - blend) * max + blend * average).
 
-    EXPLICIT_ROUND_UP keeps a last window that starts in the padding.
+    EXPLICIT_ROUND_UP keeps a last window that starts in the padding; what sticks out past it counts as padding.
     """
-    pads = _padding(x, mode, pre, post, window, stride)
-    overhang = _overhang(x, pads, window, stride) if mode == "EXPLICIT_ROUND_UP" else [0] * len(window)
-    full = (pads[0], [a + b for a, b in zip(pads[1], overhang)])
+    before, after = _padding(x, mode, pre, post, window, stride)
+    if mode == "EXPLICIT_ROUND_UP":
+        after = [a + b for a, b in zip(after, _overhang(x, (before, after), window, stride))]
     if kind == "MAX":
-        return _max(x, full, window, stride)
-    average = _average(x, pads, overhang, window, stride, excludes_padding)
+        return _max(x, (before, after), window, stride)
+    average = _average(x, (before, after), window, stride, excludes_padding)
     if kind == "AVERAGE":
         return average
-    return (1 - blend) * _max(x, full, window, stride) + blend * average
+    return (1 - blend) * _max(x, (before, after), window, stride) + blend * average

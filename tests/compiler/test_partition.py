@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import operator
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -548,6 +550,23 @@ def test_a_chain_moves_across_its_widest_tensor() -> None:
     check_runs(gm, parts, sample(2, 4), sample(1, 4))
 
 
+def test_what_pays_moves_and_what_does_not_stays() -> None:
+    make = Maker()
+    x = make.input("x", (64, 4))
+    y = make.input("y", (1, 4))
+    kept = make.call(relu, x)  # Torch needs it after block 0: its sum is smaller to hand on than kept itself
+    total = make.call(aten.sum.dim_IntList, kept, [0])
+    wide = make.call(aten.expand.default, y, [64, 4])  # only its sum is needed, in block 1
+    narrow = make.call(aten.sum.dim_IntList, make.call(exp, wide), [0])
+    late = make.call(aten.sum.dim_IntList, make.call(sin, kept), [0])
+    gm = make.done(make.call(add, make.call(add, narrow, late), total))
+    parts = partition(gm, refusing("sin"))
+    check_shape_of(gm, parts)
+    assert parts.blocks[0].nodes == (kept, total)
+    assert parts.crossing_bytes == 4 * (256 + 256 + 4 + 4 + 4 + 256 + 4)
+    check_runs(gm, parts, sample(64, 4), sample(1, 4))
+
+
 def test_bytes_of_a_tensor() -> None:
     make = Maker()
     x = make.input("x", (3, 4), dynamic=[0], dtype=torch.float16)
@@ -622,12 +641,12 @@ def test_effects_keep_their_order_and_are_never_asked_about() -> None:
     x = make.input("x", (3, 4), dynamic=[0])
     buffer = make.weight("buffer", torch.zeros(()))
     n = make.size(x, 0)
-    late = make.call(aten.sum.default, make.call(sin, make.call(relu, x)))
+    late = make.call(aten.sum.default, make.call(relu, x))  # in a block with the last node, hence after the sine
     first = make.call(aten.copy_.default, buffer, late)
     check = make.graph.call_function(aten._assert_scalar.default, (make.call(operator.gt, n, 1), "too short"))
     make.with_val(check, None)
     second = make.call(aten.mul_.Tensor, buffer, 2.0)
-    gm = make.done(make.call(exp, x))
+    gm = make.done(make.call(exp, make.call(sin, x)))
     asked: list[fx.Node] = []
     parts = partition(gm, lambda node: asked.append(node) is None and node.target is not sin)
     check_shape_of(gm, parts)
@@ -711,3 +730,14 @@ def test_a_long_chain_needs_no_recursion() -> None:
     assert len(parts.blocks) == 500
     assert len(parts.blocks[-1].copies) == 2_002
     linked(gm, parts).graph.lint()
+
+
+def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "partition.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_partition", path)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    benchmark.main([50, 100])
+    assert len(capsys.readouterr().out.splitlines()) == 3

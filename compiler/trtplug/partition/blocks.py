@@ -38,18 +38,20 @@ def partition(
     units = _units(flow)
     # where an engine makes data-dependent sizes, the bytes of moving their readers are not known before the blocks are
     tried = [(0, ranks.earliest(units))] if flow.size_from_tensorrt else ranks.candidates(units)
-    best: tuple[int, int] | None = None
-    for extra, rank in tried:
-        count = Counter(rank[i] for i in tensorrt)
-        lost = sum(size for size in count.values() if size < min_block_size)
-        if best is None or (lost, extra) < best:
-            best, chosen, counts = (lost, extra), rank, count
-    level = {r: b for b, r in enumerate(sorted(r for r, size in counts.items() if size >= min_block_size))}
-    too_small = {flow.nodes[i]: counts[chosen[i]] for i in tensorrt if chosen[i] not in level}
+
+    def cost(candidate: tuple[int, list[int]]) -> tuple[int, int]:
+        extra_bytes, rank = candidate
+        counts = Counter(rank[i] for i in tensorrt)
+        return sum(count for count in counts.values() if count < min_block_size), extra_bytes
+
+    _, rank = min(tried, key=cost)
+    counts = Counter(rank[i] for i in tensorrt)
+    index = {r: b for b, r in enumerate(sorted(r for r, count in counts.items() if count >= min_block_size))}
+    too_small = {flow.nodes[i]: counts[rank[i]] for i in tensorrt if rank[i] not in index}
     block_of = [-1] * len(flow.nodes)
     for i in tensorrt:
-        block_of[i] = level.get(chosen[i], -1)
-    return _assemble(flow, block_of, len(level), too_small)
+        block_of[i] = index.get(rank[i], -1)
+    return _assemble(flow, block_of, len(index), too_small)
 
 
 def _units(flow: Flow) -> ranks.Units:

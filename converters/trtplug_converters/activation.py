@@ -56,7 +56,11 @@ def relu(ctx: Any, self: Any) -> Any:
     return ctx.activation("RELU", self)
 
 
-@converter(aten.gelu.default, Domain(self=Tensor(FLOATS), approximate=Only("none", "tanh")))
+# eager's kernels disagree on what becomes of infinities, by dtype and size
+LARGEST = (FINITE.lo, FINITE.hi)
+
+
+@converter(aten.gelu.default, Domain(self=Tensor(FLOATS, values=LARGEST), approximate=Only("none", "tanh")))
 def gelu(ctx: Any, self: Any, *, approximate: str = "none") -> Any:
     """gelu(Tensor self, *, str approximate='none') -> Tensor
 

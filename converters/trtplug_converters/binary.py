@@ -54,7 +54,7 @@ def either_side(dtypes: Dtypes, *more: Relation, because: str = "", **arguments:
         some_tensor(dtypes, *OPERANDS),
         same_dtype(*OPERANDS),
         broadcastable(*OPERANDS),
-        keeps_dtype(*OPERANDS, *({"alpha"} & arguments.keys()), beside=OPERANDS),
+        keeps_dtype(*OPERANDS, beside=OPERANDS),
         *more,
         self=operand(dtypes, because),
         other=operand(dtypes, because),
@@ -64,8 +64,7 @@ def either_side(dtypes: Dtypes, *more: Relation, because: str = "", **arguments:
 
 def number_right(dtypes: Dtypes, *more: Relation, because: str = "", **arguments: Any) -> Domain:
     """A tensor and a number."""
-    promotion = keeps_dtype("other", *({"alpha"} & arguments.keys()))
-    return Domain(promotion, *more, self=Tensor(dtypes, because=because), other=NUMBER, **arguments)
+    return Domain(keeps_dtype("other"), *more, self=Tensor(dtypes, because=because), other=NUMBER, **arguments)
 
 
 def two_tensors(
@@ -111,19 +110,22 @@ def sum_with_number(op: str, ctx: Any, self: Any, other: Any, alpha: Any = 1) ->
 
 
 ALPHA = Static(nan=True)
-NO_OVERFLOW = "eager's fused product and sum overflow later than a product that is rounded to float32"
 
 
 def alpha_fits() -> Relation:
-    """Alpha times an operand stays finite, or was infinite before."""
+    """Beside integers and bools alpha is no float (eager demands it); and its product with an operand is finite.
+
+    Eager rounds ``self + alpha * other`` once, so that only the sum can overflow there.
+    """
 
     def arrange(call: dict[str, Any], choose: Choose) -> None:
-        if abs(call["alpha"]) > 1:
-            for name in ("self", "other"):
-                if isinstance(call[name], TensorFacts) and call[name].dtype.is_floating_point:
-                    call[name] = call[name]._replace(values=(-1e3, 1e3))
+        tensors = {name: call[name] for name in OPERANDS if isinstance(call[name], TensorFacts)}
+        if not any(facts.dtype.is_floating_point for facts in tensors.values()):
+            call["alpha"] = choose.integer(-3, 3)
+        elif abs(call["alpha"]) > 1:
+            call.update({name: facts._replace(values=(-1e3, 1e3)) for name, facts in tensors.items()})
 
-    return Relation("a product with alpha that does not overflow", ("self", "other", "alpha"), None, arrange)
+    return Relation("an alpha that fits the operands", (*OPERANDS, "alpha"), None, arrange)
 
 
 sums = (
@@ -136,7 +138,7 @@ sums = (
 
 @converter(
     aten.rsub.Tensor,
-    two_tensors(NUMBERS, keeps_dtype("alpha"), alpha_fits(), alpha=ALPHA),
+    two_tensors(NUMBERS, alpha_fits(), alpha=ALPHA),
 )
 def rsub(ctx: Any, self: Any, other: Any, *, alpha: Any = 1) -> Any:
     """rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor

@@ -8,6 +8,7 @@ import torch
 
 from trtplug_registry import (
     ALL,
+    NUMBERS,
     Anything,
     Choose,
     Converter,
@@ -146,7 +147,6 @@ def type_as(ctx: Any, self: Any, other: Any) -> Any:
         (
             aten.alias.default,
             aten.detach.default,
-            aten.detach_.default,
             aten.lift_fresh.default,
             aten.lift_fresh_copy.default,
         )
@@ -161,7 +161,7 @@ def same(row: None, ctx: Any, self: Any) -> Any:
     return self
 
 
-@converter(aten.positive.default, Domain(self=Tensor()))
+@converter(aten.positive.default, Domain(self=Tensor(NUMBERS)))
 def positive(ctx: Any, self: Any) -> Any:
     """positive(Tensor(a) self) -> Tensor(a)
 

@@ -1,0 +1,51 @@
+"""What the specs of the converters share: the layers of one call, and why a call is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import trtplug_converters
+from trtplug._tensorrt import typed_layer
+from trtplug.convert import convert
+from trtplug.testing import call_graph, call_of, registry_of
+from trtplug_registry import Registry
+
+
+@pytest.fixture(scope="session")
+def built_in() -> Registry:
+    return registry_of(trtplug_converters.trtplug_converters())
+
+
+@pytest.fixture
+def layers(built_in: Registry) -> Callable[..., str]:
+    """The layers that one call becomes, without constants: ``"CAST, ELEMENTWISE SUM"``."""
+
+    def layers_of(op: Any, *args: Any, **kwargs: Any) -> str:
+        call, tensors = call_of(op, args, kwargs)
+        graph = call_graph(call, tensors, ())
+        verdict = built_in.lookup(graph.node)
+        assert verdict, verdict
+        definition = convert(graph.module, lambda node: verdict.converter, name="call").definition
+        found = [typed_layer(definition.get_layer(number)) for number in range(definition.num_layers)]
+        return ", ".join(_name(kind, layer) for kind, layer in found if kind not in ("CONSTANT", "IDENTITY"))
+
+    return layers_of
+
+
+@pytest.fixture
+def refusal(built_in: Registry) -> Callable[..., str]:
+    """Why a call is refused, in words; "" where it is not."""
+
+    def refusal_of(op: Any, *args: Any, **kwargs: Any) -> str:
+        call, tensors = call_of(op, args, kwargs)
+        return "; ".join(map(str, built_in.lookup(call_graph(call, tensors, ()).node).reasons))
+
+    return refusal_of
+
+
+def _name(kind: str, layer: Any) -> str:
+    detail = getattr(layer, "op", None) or (layer.type if kind in ("ACTIVATION", "POOLING") else None)
+    return kind if detail is None else f"{kind} {detail.name}"

@@ -75,21 +75,12 @@ class _Decomposition:
         support = self.registry.lookup(node)
         if support.converter is not None:
             return Fate("kept", support.converter.id, (node.name,))
-        name, before = node.name, node.prev
-        following = node.next
-        expanded = self._expand(node, frozenset())
-        if expanded is None:
-            return Fate("torch", str(support), (name,))
-        names = []
-        place = before.next
-        while place is not following:
-            if place.op == "call_function":
-                names.append(place.name)
-            place = place.next
-        return Fate("decomposed", expanded, tuple(names))
+        name = node.name
+        expansion = self._expand(node, frozenset())
+        return Fate("torch", str(support), (name,)) if expansion is None else expansion
 
-    def _expand(self, node: fx.Node, ancestors: frozenset[OpOverload]) -> str | None:
-        """Replaces a refused call by its decomposition. Returns who brought it; None, and changes nothing, if none."""
+    def _expand(self, node: fx.Node, ancestors: frozenset[OpOverload]) -> Fate | None:
+        """Replaces a refused call by its decomposition; None, and nothing is changed, if it has none that helps."""
         target = node.target
         assert isinstance(target, OpOverload)
         if target in ancestors or self._keeps_user(self.registry.lookup(node)):
@@ -110,8 +101,9 @@ class _Decomposition:
         results = holder.args[0]
         self.graph.erase_node(holder)
         if serves and graphs.replace_results(node, results):
+            names = tuple(new.name for new in self._between(before, node) if new.op == "call_function")
             self.graph.erase_node(node)
-            return template.by
+            return Fate("decomposed", template.by, names)
         if attempt is not None and not self.registry.exclude:  # an exclusion depends on the module, too
             self._useless.add(attempt)
         for new in reversed(self._between(before, node)):

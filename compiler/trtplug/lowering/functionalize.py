@@ -71,6 +71,18 @@ def _writes_hidden(node: fx.Node) -> bool:
     return training and graphs.argument(node, "running_mean") is not None
 
 
+_AT_TIMES = frozenset(f"aten::{name}" for name in ("to", "reshape", "contiguous", "flatten", "type_as"))
+"""Ops whose schemas say "a view", and whose result is one only at times."""
+
+
+def drop_detaches(graph_module: fx.GraphModule) -> None:
+    """Removes ``detach_``, which writes nothing but the gradient's history; ``torch.tensor(…)`` in a model leaves one."""
+    for node in list(graph_module.graph.nodes):
+        if node.target is torch.ops.aten.detach_.default:
+            node.replace_all_uses_with(node.args[0])
+            graph_module.graph.erase_node(node)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Write:
     node: fx.Node
@@ -196,7 +208,14 @@ def _alias_groups(graph_module: fx.GraphModule) -> dict[fx.Node, int]:
             real = graphs.attribute(graph_module, node.target)
             if isinstance(real, torch.Tensor) and type(real) in (torch.Tensor, torch.nn.Parameter):
                 keys.append(("memory", real.untyped_storage().data_ptr()))
-        if isinstance(node.target, OpOverload) and any(item.alias_info for item in node.target._schema.returns):
+        if _shares_memory(node.target):
             keys += [("node", source) for source in node.all_input_nodes[:1] if source in first]
         first[node] = join([*keys, ("node", node)])
     return {node: root(number) for node, number in first.items()}
+
+
+def _shares_memory(target: Any) -> bool:
+    """Whether an op's result is always a view of its argument (``to`` and the like only where the fake values say)."""
+    if not isinstance(target, OpOverload) or target._schema.name in _AT_TIMES:
+        return False
+    return any(item.alias_info is not None for item in target._schema.returns)

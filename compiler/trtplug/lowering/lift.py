@@ -15,7 +15,7 @@ from torch.utils._pytree import TreeSpec
 
 from trtplug.errors import LoweringError
 from trtplug.lowering import graphs
-from trtplug.lowering.functionalize import dissolve_regions, remove_writes, writes
+from trtplug.lowering.functionalize import dissolve_regions, drop_detaches, remove_writes, writes
 from trtplug.lowering.value import Mutation
 
 
@@ -76,6 +76,7 @@ def _lift(exported: ExportedProgram, *, retraced: bool) -> Lifted | None:
         if node.op in ("get_attr", "call_module"):
             graphs.assign(root, str(node.target), graphs.attribute(exported.graph_module, node.target))
         image[node] = graph.node_copy(node, lambda source: image[source])
+        image[node].name = node.name  # a copy of "input" would be called "input_1", after the builtin
     results = graphs.output_node(exported.graph_module.graph).args[0]
     user, written, mutations = _outputs(exported, results, names, attributes.places)
     old = fx.node.map_arg((user, written), lambda source: image[source])
@@ -84,6 +85,7 @@ def _lift(exported: ExportedProgram, *, retraced: bool) -> Lifted | None:
     if not retraced:
         if not dissolve_regions(graph_module):
             return None
+        drop_detaches(graph_module)
         if writes(graph_module):
             final = remove_writes(graph_module)
             if final is None:

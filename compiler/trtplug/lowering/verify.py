@@ -38,7 +38,8 @@ class Verifier:
         inputs = [item.clone() if isinstance(item, torch.Tensor) else item for item in self.inputs]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return list(fx.Interpreter(graph_module, garbage_collect_values=True).run(*inputs))
+            results = fx.Interpreter(graph_module, garbage_collect_values=True).run(*inputs)
+            return [result.detach() if isinstance(result, torch.Tensor) else result for result in results]
 
     def check(self, graph_module: fx.GraphModule, identifier: str) -> None:
         """Raises `LoweringError`, naming `identifier`, where a result differs."""

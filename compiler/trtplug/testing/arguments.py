@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from hypothesis import strategies as st
 
+from trtplug.testing.errors import UndrawableError
 from trtplug_registry import (
     ALL,
     Axis,
@@ -154,7 +155,7 @@ def small_integers(low: float, high: float) -> st.SearchStrategy[int]:
         start = stop - 8 if least is None else max(least, stop - 8)
     near = list(range(start, stop + 1))
     if not near:
-        raise ValueError(f"there is no integer between {low} and {high}")
+        raise UndrawableError(f"there is no integer between {low} and {high}")
     near.sort(key=lambda value: (abs(value), value < 0))
     edges = [edge for edge in (least, most) if edge is not None and abs(edge) <= 16]
     return st.sampled_from(near + edges)
@@ -204,7 +205,7 @@ def _not(draws: Draws, spec: Not, request: Request) -> Any:
     """Another value of the schema's type; for a type of which little is known, any that eager might take."""
     options = [value for value in _values_of_type(request) if spec.refusal(request.place, value, request.call) is None]
     if not options:
-        raise ValueError(f"{request.place}: no other value of the type {request.type} is known")
+        raise UndrawableError(f"{request.place}: no other value of the type {request.type} is known")
     return draws(st.sampled_from(options), request.place)
 
 

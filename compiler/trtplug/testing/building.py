@@ -21,7 +21,9 @@ def builds(trial: Trial) -> None:
 
     def static(data: st.DataObject) -> None:
         well = trial.well_formed(data)
-        instances.append((well.call, well.tensors, trial.draw_constants(data, well.call)))
+        constants = trial.draw_constants(data, well.call)
+        trial.graph(well, constants)
+        instances.append((well.call, well.tensors, constants))
 
     def symbolic(data: st.DataObject) -> None:
         dynamic.append(draw_dynamic(trial, data))

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from hypothesis import assume
+from hypothesis import assume, reject
 from hypothesis import strategies as st
 from torch._ops import OpOverload
 
 from trtplug.testing.arguments import Bounds, Draws, Request, draw_argument
 from trtplug.testing.drawn import DrawnCall, Layout
 from trtplug.testing.elements import Fill, fills
-from trtplug_registry import Axis, Converter, Domain, ListOf, Optional, Spec, TensorFacts, tensors_in
+from trtplug.testing.errors import UndescribedError
+from trtplug_registry import Axis, Converter, Domain, ListOf, Optional, Relation, Spec, TensorFacts, tensors_in
 
 
 def leading(domain: Domain) -> str | None:
@@ -57,7 +58,7 @@ def calls(
     for relation in domain.relations:
         draws.subject = relation.name
         if relation.arrange is not None:
-            relation.arrange(arguments, draws)
+            _arrange(relation, arguments, draws, strict=domain is converter.domain)
     lead = leading(domain)
     if lead is not None and dtype is not None and dtype in domain.tensors()[lead].dtypes:
         assume(all(facts.dtype == dtype for facts in tensors_in(arguments[lead])))
@@ -80,6 +81,20 @@ def _arguments(
         request = Request(name, str(argument.real_type), default, dtype, bounds, drawn)
         drawn[name] = draw_argument(draws, domain.arguments[name], request)
     return {name: drawn[name] for name in names}
+
+
+def _arrange(relation: Relation, arguments: dict[str, Any], draws: Draws, strict: bool) -> None:
+    """Arranges a call; where it is drawn from a negated domain, which the relation was not written for, in vain."""
+    assert relation.arrange is not None
+    try:
+        relation.arrange(arguments, draws)
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, AssertionError) as error:
+        if strict:
+            shown = ", ".join(f"{name}={arguments.get(name)}" for name in relation.arguments)
+            raise UndescribedError(
+                f"the relation {relation.name!r} cannot arrange a call with {shown}: {type(error).__name__}: {error}"
+            ) from error
+        reject()
 
 
 def _has_axis(spec: Spec) -> bool:

@@ -17,7 +17,7 @@ from trtplug.testing.arguments import Bounds
 from trtplug.testing.drawing import plain_values, values
 from trtplug.testing.drawn import DrawnCall, static_shape
 from trtplug.testing.errors import NotApplicableError
-from trtplug.testing.graphs import allowed_results, call_graph
+from trtplug.testing.graphs import allowed_results
 from trtplug.testing.planning import draw_plan
 from trtplug.testing.symbolic import (
     Point,
@@ -33,12 +33,11 @@ from trtplug_registry import Domain, TrtplugError
 
 def equals_eager(trial: Trial) -> None:
     """Law 1: a supported call, converted and run, equals eager: dtype, then shape, then values."""
-    allowed = allowed_results(trial.converter)
 
     def check(data: st.DataObject) -> None:
         well = trial.well_formed(data)
         constants = trial.draw_constants(data, well.call)
-        graph = call_graph(well.call, well.tensors, constants, allowed)
+        graph = trial.graph(well, constants)
         try:
             run = trial.run_of(trial.convert(graph))
         except TrtplugError as error:

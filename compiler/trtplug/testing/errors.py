@@ -19,6 +19,10 @@ class NotApplicableError(TrtplugError):
     """A law has nothing to say here, and why: a dtype that eager has no kernel for on this device, say."""
 
 
+class UndrawableError(NotApplicableError):
+    """There is no value to draw: `Not` over all values of a type, say."""
+
+
 class EnoughError(unittest.SkipTest):
     """Ends an exploration early: Hypothesis passes a skip on at once, and does not take it for a failure."""
 

@@ -6,21 +6,21 @@ import dataclasses
 from collections.abc import Mapping
 
 import torch
-from hypothesis import assume
 from hypothesis import strategies as st
 
 from trtplug.errors import BuildError, ConversionError
 from trtplug.testing.building import why_unbuildable
+from trtplug.testing.drawing import plain_values
 from trtplug.testing.drawn import DrawnCall
 from trtplug.testing.equality import DynamicCall, call_at, draw_dynamic
-from trtplug.testing.errors import EnoughError, LawViolationError, UndescribedError
-from trtplug.testing.graphs import Instance, allowed_results, call_graph
+from trtplug.testing.errors import EnoughError, LawViolationError, NotApplicableError, UndescribedError
+from trtplug.testing.graphs import CallGraph, Instance
 from trtplug.testing.restrictions import Forbidden, forbidden
 from trtplug.testing.script import script
 from trtplug.testing.symbolic import corner_points
-from trtplug.testing.trial import EAGER_ERRORS, Tally, Trial, run_eager
+from trtplug.testing.trial import EAGER_ERRORS, Run, Tally, Trial, run_eager
 from trtplug.testing.verdicts import check_reason
-from trtplug_registry import ReasonCode, TrtplugError
+from trtplug_registry import ReasonCode
 
 
 @dataclasses.dataclass
@@ -59,11 +59,8 @@ def gather(trial: Trial) -> list[Evidence]:
                 _force_symbolic(own, evidence)
             else:
                 _force_static(own, evidence)
-        except UndescribedError:
-            pass  # eager refuses most of what is forbidden: all the less is there to show
-        except TrtplugError as error:
-            if isinstance(error, LawViolationError):
-                raise
+        except (UndescribedError, NotApplicableError):
+            pass  # eager refuses most of what is forbidden, or nothing can be drawn: there is nothing to show
         if evidence.agreed and not evidence.shown and restriction.code is not ReasonCode.DYNAMIC_SHAPE:
             evidence.shown = why_unbuildable(trial, evidence.agreed) or ""
         found.append(evidence)
@@ -74,10 +71,9 @@ def _force_static(trial: Trial, evidence: Evidence) -> None:
     restriction = evidence.restriction
 
     def check(data: st.DataObject) -> None:
-        well = trial.well_formed(data, domain=restriction.domain)
-        assume(restriction.violated_by(well.call))
+        well = trial.well_formed(data, domain=restriction.domain, when=restriction.violated_by)
         constants = tuple(place for place, facts in well.call.tensors.items() if facts.constant)
-        graph = call_graph(well.call, well.tensors, constants, allowed_results(trial.converter))
+        graph = trial.graph(well, constants)
         evidence.shown = _difference(trial, graph, well.call, well.tensors, well.eager)
         if not evidence.shown:
             evidence.agreed.append((well.call, well.tensors, constants))
@@ -88,12 +84,9 @@ def _force_static(trial: Trial, evidence: Evidence) -> None:
 
 
 def _difference(
-    trial: Trial, graph: object, call: DrawnCall, tensors: Mapping[str, torch.Tensor], eager: object
+    trial: Trial, graph: CallGraph, call: DrawnCall, tensors: Mapping[str, torch.Tensor], eager: object
 ) -> str:
     """How a forced call is refused, or differs from eager; "" where it agrees."""
-    from trtplug.testing.graphs import CallGraph
-
-    assert isinstance(graph, CallGraph)
     try:
         actual = trial.run_of(trial.convert(graph))(*graph.inputs(tensors))
     except Exception as error:  # TensorRT, the converter or the executor
@@ -136,17 +129,14 @@ def _symbolic_difference(trial: Trial, dynamic: DynamicCall) -> str:
 
 
 def _difference_at(
-    trial: Trial, dynamic: DynamicCall, run: object, call: DrawnCall, fixed: Mapping[str, torch.Tensor]
+    trial: Trial, dynamic: DynamicCall, run: Run, call: DrawnCall, fixed: Mapping[str, torch.Tensor]
 ) -> str:
-    from trtplug.testing.drawing import plain_values
-
     tensors = {**plain_values(call), **fixed}
     graph = dynamic.symbolic.graph
     try:
         eager = run_eager(call, tensors)
     except EAGER_ERRORS:
         return ""
-    assert callable(run)
     try:
         actual = run(*graph.inputs(tensors))
     except Exception as error:  # the executor may raise anything

@@ -91,7 +91,7 @@ def _example(call: DrawnCall, plan: Plan, example: Mapping[str, Sequence[int]]) 
     """The call with the shapes that the graph is traced with."""
 
     def tensor(place: str, facts: TensorFacts) -> TensorFacts:
-        return facts._replace(shape=tuple(example.get(place, facts.shape)))  # type: ignore[arg-type]  # ints
+        return facts._replace(shape=tuple(example.get(place, facts.shape)))
 
     traced = call.replace_tensors(tensor)
 

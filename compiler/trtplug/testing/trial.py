@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 
 import sympy
 import torch
-from hypothesis import given, reject
+from hypothesis import assume, given, reject
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine
@@ -23,16 +24,19 @@ from trtplug.testing.compare import Mismatch, mismatch, undetermined
 from trtplug.testing.drawing import calls, plain_values, values
 from trtplug.testing.drawn import DrawnCall
 from trtplug.testing.errors import EnoughError, LawViolationError, NotApplicableError, UndescribedError
-from trtplug.testing.graphs import CallGraph
+from trtplug.testing.graphs import CallGraph, allowed_results, call_graph
 from trtplug.testing.profiles import Profile
 from trtplug.testing.script import script
 from trtplug_registry import Converter, Domain, Registry, Tensor, unknown_name
 
 Run = Callable[..., tuple[torch.Tensor, ...]]
 
-EAGER_ERRORS = (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, OverflowError, ZeroDivisionError)
+EAGER_ERRORS = (RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AssertionError)
 MOST_REFUSED = 0.6
 """A domain of whose drawn calls eager refuses a larger share does not describe well-formed calls."""
+
+MOST_IN_VAIN = 40
+"""Draws of which not one was taken, after which there is no point in going on."""
 
 
 @dataclasses.dataclass
@@ -40,6 +44,7 @@ class Tally:
     """What became of the drawn calls."""
 
     drawn: int = 0
+    in_vain: int = 0
     tried: int = 0
     without_kernel: int = 0
     outside: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -92,9 +97,15 @@ class Trial:
         @self.profile.settings(examples)
         @given(st.data())
         def run(data: st.DataObject) -> None:
-            check(data)
+            try:
+                check(data)
+            except UnsatisfiedAssumption:
+                self.tally.in_vain += 1
+                if self.tally.in_vain > MOST_IN_VAIN and not self.tally.tried:
+                    raise EnoughError from None
+                raise
 
-        with single_thread(), contextlib.suppress(EnoughError):
+        with single_thread(), contextlib.suppress(EnoughError, Unsatisfiable):
             run()
         self.judge()
 
@@ -117,9 +128,14 @@ class Trial:
             raise NotApplicableError(f"{self.name}: eager has no kernel on the CPU")
 
     def well_formed(
-        self, data: st.DataObject, *, domain: Domain | None = None, bounds: Bounds | None = None
+        self,
+        data: st.DataObject,
+        *,
+        domain: Domain | None = None,
+        bounds: Bounds | None = None,
+        when: Callable[[DrawnCall], bool] | None = None,
     ) -> WellFormed:
-        """Draws a call that eager takes, with values; rejects and counts the others."""
+        """Draws a call that eager takes, with values; rejects and counts the others, rejects those not `when`."""
         self.tally.drawn += 1
         strategy = calls(self.converter, self.dtype, domain=domain, bounds=bounds)
         call = data.draw(strategy, label="call")
@@ -127,6 +143,7 @@ class Trial:
         if reason is not None:
             self.tally.outside[str(reason)] += 1  # a restriction that nothing arranges for
             reject()
+        assume(when is None or when(call))
         tensors = data.draw(values(call), label="values")
         try:
             eager = run_eager(call, tensors)
@@ -161,6 +178,13 @@ class Trial:
             free = [place for place in chosen if not specs.get(place.partition("[")[0], Tensor()).constant]
             chosen.remove(free[0])
         return tuple(chosen)
+
+    def graph(self, well: WellFormed, constants: Sequence[str]) -> CallGraph:
+        """The call's graph; rejects a call whose metadata function refuses what eager takes: no graph can hold it."""
+        try:
+            return call_graph(well.call, well.tensors, constants, allowed_results(self.converter))
+        except EAGER_ERRORS:
+            return reject()
 
     # --- converting and running -----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -16,11 +17,11 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from trtplug.testing.drawing import calls
 from trtplug.testing.drawn import DrawnCall
-from trtplug.testing.errors import EnoughError, LawViolationError
+from trtplug.testing.errors import EnoughError, LawViolationError, UndrawableError
 from trtplug.testing.graphs import bare_node
 from trtplug.testing.restrictions import Forbidden, forbidden
 from trtplug.testing.symbolic import new_symbol
-from trtplug.testing.trial import Trial
+from trtplug.testing.trial import Tally, Trial
 from trtplug_registry import Converter, Plugin, Reason, ReasonCode, Registry, Supported, Unsupported
 
 ENVIRONMENTAL = {
@@ -143,7 +144,8 @@ def refused_with_reason(trial: Trial) -> None:
     """Law 4: a call outside the domain is refused with the argument, the requirement and what was seen."""
     for restriction in forbidden(trial.converter):
         if restriction.code is not ReasonCode.DYNAMIC_SHAPE:  # these are asked about when they are forced
-            _refused(dataclasses.replace(trial, tally=type(trial.tally)()), restriction)
+            with contextlib.suppress(UndrawableError):
+                _refused(dataclasses.replace(trial, tally=Tally()), restriction)
 
 
 def _refused(trial: Trial, restriction: Forbidden) -> None:
@@ -152,8 +154,8 @@ def _refused(trial: Trial, restriction: Forbidden) -> None:
     def check(data: st.DataObject) -> None:
         nonlocal done
         call = data.draw(calls(trial.converter, domain=restriction.domain), label="call")
-        trial.tally.tried += 1
         assume(restriction.violated_by(call))
+        trial.tally.tried += 1
         check_reason(trial, bare_node(call), restriction, call)
         done += 1
         if done == 3:

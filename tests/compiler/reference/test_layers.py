@@ -88,6 +88,16 @@ def test_int32_arithmetic_wraps_around() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [I32, I64], ids=str)
+def test_integer_powers_saturate(dtype: torch.dtype) -> None:
+    made = Handmade()
+    a, b = made.input("a", dtype, 5), made.input("b", dtype, 5)
+    layer = made.network.add_elementwise(a, b, trt.ElementWiseOperation.POW)
+    base, exponent = torch.tensor([7, 2, -3, 10, 0], dtype=dtype), torch.tensor([30, -1, 3, 19, -1], dtype=dtype)
+    most = torch.iinfo(dtype).max
+    same(made.run(layer.get_output(0), base, exponent), torch.tensor([most, 0, -27, most, most], dtype=dtype))
+
+
 def test_lowest_integer_over_minus_one_wraps_around() -> None:
     made = Handmade()
     a, b = made.input("a", I64, 2), made.input("b", I64, 2)
@@ -100,7 +110,7 @@ CASTS = {
     I32: [2**31 - 1, 2**31 - 1, -(2**31), 0, -1, 300],
     I64: [2**63 - 1, 2**63 - 1, -(2**63), -(2**63), -1, 300],
     torch.int8: [-1, -1, 0, 0, -1, 44],  # the low eight bits of the int32
-    torch.uint8: [255, 255, 0, 0, 255, 44],
+    torch.uint8: [255, 255, 0, 0, 0, 44],  # and of the uint32
 }
 
 

@@ -1,7 +1,7 @@
 """Integer expressions: what TensorRT computes on the CPU while it infers shapes, and what the lifted module computes.
 
 Values stay small: TensorRT carries int32 shape arithmetic out in 64 bits, so that it never wraps around where a kernel
-would, and its integer power saturates. The lowest int64 over -1 is never asked for: TensorRT itself dies of it.
+would. The lowest int64 over -1 is never asked for: TensorRT itself dies of it.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Program:
         return self.binary(a, self.binary(quotient, b, OPS.PROD), OPS.SUB)
 
     def power(self) -> Any:
-        base = self.nonzero(self.bounded(self.pick(), -20, 20))  # 0 to a negative power is infinite
-        return self.binary(base, self.bounded(self.like(base), -3, 3), OPS.POW)
+        base = self.bounded(self.pick(), -20, 20)
+        return self.bounded(self.binary(base, self.bounded(self.like(base), -3, 3), OPS.POW))
 
     def unary(self) -> Any:
         return self.n.add_unary(self.pick(), self.draw(st.sampled_from([UNARY.ABS, UNARY.NEG, UNARY.SIGN]))).get_output(

@@ -32,7 +32,7 @@ def test_attention_is_not_scaled_and_shares_heads() -> None:
     q, k = torch.randn(2, 4, 3, 8), torch.randn(2, 2, 5, 8)
     have = made.run(attention(made, q, k).get_output(0), q, k, k)
     keys = k[:, [0, 0, 1, 1]]
-    torch.testing.assert_close(have, torch.softmax(q @ keys.mT, -1) @ keys)
+    torch.testing.assert_close(have, torch.softmax(q @ keys.mT, -1) @ keys, rtol=5e-2, atol=5e-3)  # TF32 on a GPU
 
 
 @needs_attention

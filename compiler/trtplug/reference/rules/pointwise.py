@@ -19,7 +19,7 @@ ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
     "PROD": torch.mul,
     "DIV": pointwise.divide,
     "FLOOR_DIV": pointwise.floor_divide,
-    "POW": torch.pow,
+    "POW": pointwise.power,
     "MAX": torch.maximum,
     "MIN": torch.minimum,
     "AND": torch.logical_and,
@@ -72,7 +72,7 @@ ACTIVATION: Mapping[str, tuple[Callable[..., Any], str]] = {
     "HARD_SIGMOID": (pointwise.hard_sigmoid, "alpha beta"),
     "SCALED_TANH": (pointwise.scaled_tanh, "alpha beta"),
     "THRESHOLDED_RELU": (pointwise.thresholded_relu, "alpha"),
-    "GELU_ERF": (functional.gelu, ""),
+    "GELU_ERF": (pointwise.gelu_erf, ""),
     "GELU_TANH": (pointwise.gelu_tanh, ""),
 }
 

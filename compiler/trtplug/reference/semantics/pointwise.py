@@ -7,20 +7,25 @@ from torch import Tensor
 
 from trtplug.reference.semantics.checks import ints
 
+_CONVERSIONS = {
+    torch.int32: (-(2**31), 2**31 - 1),
+    torch.int64: (-(2**63), 2**63 - 1),
+    torch.uint8: (0, 2**32 - 1),
+}
+
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """CAST. Floats go to int32 and int64 by truncation, saturating, as CUDA's conversions do (seen on a GPU).
+    """CAST. Floats are truncated and saturate, as CUDA's conversions do (seen on a GPU).
 
-    NaN becomes 0 as int32 and the least integer as int64. Narrower integers are the low bits of the int32. Integers
-    wrap around when narrowed; anything that is not 0 is true.
+    NaN becomes 0 as int32 and the least integer as int64. int8 and uint8 are the low bits of the int32 and uint32.
+    Integers wrap around when narrowed; anything that is not 0 is true.
     """
     if not x.is_floating_point() or dtype.is_floating_point or dtype is torch.bool:
         return x.to(dtype)
-    wide = torch.int64 if dtype is torch.int64 else torch.int32
-    least, most = torch.iinfo(wide).min, torch.iinfo(wide).max
-    y = torch.nan_to_num(x.float(), nan=0.0 if wide is torch.int32 else float(least))
+    least, most = _CONVERSIONS.get(dtype, _CONVERSIONS[torch.int32])
+    y = torch.nan_to_num(x.double(), nan=float(least) if dtype is torch.int64 else 0.0)
     high = y >= float(most)
-    inside = torch.where(high, 0, y).clamp(min=float(least)).to(wide)
+    inside = torch.where(high, 0, y).clamp(min=float(least)).to(torch.int64)
     return torch.where(high, most, inside).to(dtype)
 
 
@@ -47,6 +52,18 @@ def clip(x: Tensor, alpha: float, beta: float) -> Tensor:
     info = torch.iinfo(x.dtype)
     low, high = (int(min(max(bound, info.min), info.max)) for bound in (alpha, beta))
     return torch.clamp(x, low, high)
+
+
+def power(a: Tensor, b: Tensor) -> Tensor:
+    """POW: a ** b; integers go by way of float64 and saturate, so that 0 to a negative power is the greatest."""
+    if a.is_floating_point():
+        return torch.pow(a, b)
+    return cast(torch.pow(a.double(), b.double()), a.dtype)
+
+
+def gelu_erf(x: Tensor) -> Tensor:
+    """GELU_ERF: 0.5 * x * (1 + erf(x / sqrt(2))); Torch's own gelu makes NaN of inf on some CPUs."""
+    return 0.5 * x * (1 + torch.erf(x * 0.5**0.5))
 
 
 def selu(x: Tensor, alpha: float, beta: float) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,6 +20,10 @@ def render(report: CompilationReport, console: Console) -> None:
     console.print(f"[bold]{escape(report.summary())}[/bold]")
     if report.engines:
         console.print(_engines(report))
+        for engine in report.engines:
+            flow = f"{', '.join(engine.inputs) or 'nothing'} → {', '.join(engine.outputs)}"
+            console.print(f"engine {engine.index}: {escape(flow)}", highlight=False)
+        console.print()
     if report.torch_ops:
         console.print(_torch(report))
     elif report.nodes:
@@ -30,40 +36,42 @@ def render(report: CompilationReport, console: Console) -> None:
 
 
 def _engines(report: CompilationReport) -> Table:
-    table = Table(title="TensorRT engines", title_justify="left")
+    table = Table(title="TensorRT engines", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("engine", justify="right")
     for name in ("nodes", "layers", "bytes", "seconds"):
         table.add_column(name, justify="right")
-    table.add_column("inputs → outputs", overflow="fold")
     table.add_column("most frequent ops", overflow="fold")
     by_name = {node.name: node for node in report.nodes}
     for engine in report.engines:
         ops = Counter(by_name[name].op.removeprefix("aten::") for name in engine.nodes)
         common = ", ".join(f"{op} ×{count}" if count > 1 else op for op, count in ops.most_common(4))
-        flow = f"{', '.join(engine.inputs)} → {', '.join(engine.outputs)}"
         table.add_row(
             str(engine.index),
             str(len(engine.nodes)),
             str(engine.layers or "–"),
             f"{engine.bytes:,}" if engine.bytes else "–",
             f"{engine.seconds:.2f}" if engine.seconds else "–",
-            escape(flow),
             escape(common),
         )
     return table
 
 
 def _torch(report: CompilationReport) -> Table:
-    table = Table(title="Left to Torch", title_justify="left")
+    table = Table(title="Left to Torch", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("node", overflow="fold")
     table.add_column("op", overflow="fold")
     table.add_column("why", overflow="fold")
     table.add_column("source", overflow="fold")
     for node in report.torch_ops[:MOST_ROWS]:
         table.add_row(
-            escape(node.name), escape(node.op), escape("\n".join(map(str, node.reasons))), escape(node.source)
+            escape(node.name), escape(node.op), escape("\n".join(map(str, node.reasons))), escape(_near(node.source))
         )
     rest = len(report.torch_ops) - MOST_ROWS
     if rest > 0:
         table.add_row(f"… {rest} more", "", "", "")
     return table
+
+
+def _near(source: str) -> str:
+    """A source line with its file relative to the current folder, where it is in there."""
+    return source.removeprefix(f"{os.getcwd()}{os.sep}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -35,10 +36,10 @@ def plugin_rows() -> list[dict[str, Any]]:
 
 
 def print_plugins(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="Plugins", title_justify="left")
-    for name in ("name", "distribution", "converters", "passes", "decompositions", "executors", "state"):
-        numeric = name in ("converters", "passes", "decompositions")
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    table = Table(title="Plugins", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("name", "distribution", "converters", "passes", "decomp.", "executors", "state"):
+        numeric = name in ("converters", "passes", "decomp.")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name == "name")
     for row in rows:
         state = f"[red]disabled: {escape(row['error'])}[/red]" if row["error"] else "[green]loaded[/green]"
         table.add_row(

@@ -38,7 +38,7 @@ INFINITE = (
     "rows whose scores are all -inf are found by the mask: an infinite query or key makes them NaN here and 0 in eager"
 )
 MODERATE = 2.0
-"""Elements are drawn up to here, so that scores stay where halves resolve them."""
+"""Elements are drawn up to here, and scales up to 1, so that scores stay where halves resolve them."""
 ROUNDED = "scores are rounded to halves before the exponential, which eager's fused kernel keeps in float32"
 
 
@@ -47,6 +47,10 @@ def attends() -> Relation:
 
     def arrange(call: dict[str, Any], choose: Choose) -> None:
         query = call["query"]
+        if query.rank < 2:
+            return
+        if call["scale"] is not None:
+            call["scale"] = choose.one_of([0.5, 1.0, -1.0, 0.125, 0.0])
         *batch, length, width = query.shape
         keys, values = choose.integer(0 if choose.integer(0, 9) == 9 else 1, 4), choose.integer(1, 4)
         if call["enable_gqa"] and batch:
@@ -67,7 +71,7 @@ def attends() -> Relation:
             dtype = mask.dtype if mask.dtype == torch.bool else choose.one_of([query.dtype, torch.float32])
             call["attn_mask"] = mask._replace(shape=tuple(shape), dtype=dtype)
 
-    names = ("query", "key", "value", "attn_mask", "is_causal", "enable_gqa")
+    names = ("query", "key", "value", "attn_mask", "is_causal", "scale", "enable_gqa")
     return Relation("shapes of queries, keys, values and mask that fit", names, None, arrange)
 
 

@@ -119,9 +119,7 @@ class Dimensions:
         for label, item in inputs:
             for axis, text in item.dims.items():
                 if axis not in item.dynamic:
-                    raise InputError(
-                        f"{label}: dims names dimension {axis} {text!r}, but min_shape equals max_shape there"
-                    )
+                    raise InputError(f"{label}: dims names dimension {axis} {text!r}, which does not vary")
             for axis, span in item.dynamic.items():
                 key, place = _key(item, axis), f"dimension {axis} of {label}"
                 if self._spans.setdefault(key, span) != span:
@@ -158,10 +156,11 @@ class Dimensions:
             name = item.dims.get(axis)
             if not strict:
                 found[axis] = Dim.AUTO(min=span.min, max=span.max)
-            elif name is None:
+            elif name is None and span.max > 2:  # below, DYNAMIC's own lower bound of 2 would leave one size
                 # not a Dim of its own: a model may ask two unnamed dimensions to be equal, and that is no error
                 found[axis] = Dim.DYNAMIC(min=span.min, max=span.max)
             else:
+                name = name or f"_{id(item)}_{axis}"
                 found[axis] = self._dims.setdefault(name, Dim(name, min=span.min, max=span.max))
         return found or None
 

@@ -130,9 +130,8 @@ def _trace_inputs(
         shapes = None
         if any(item.dynamic for _, item in specs):
             bound = _bind(model, args, kwargs)
-            shapes = _map_leaves(
-                lambda leaf: dimensions.constraints(leaf, strict=strict) if isinstance(leaf, Input) else None, bound
-            )
+            _refuse_extra_keywords(model, bound)
+            shapes = {name: _constraints(value, dimensions, strict) for name, value in bound.items()}
         return _export(model, concrete_args, concrete_kwargs, shapes)
 
     with _refusals(model, lambda: _Specialization.watch(lambda: attempt(strict=False))):
@@ -145,6 +144,32 @@ def _trace_inputs(
             dimensions.stay_at_opt()
             exported = attempt()
     return Program(exported, _user_ranges(exported, args, kwargs, lambda: attempt(strict=False)))
+
+
+def _constraints(value: Any, dimensions: Dimensions, strict: bool) -> Any:
+    """The value's part of ``dynamic_shapes``: containers that Python has no display for are lists there."""
+    if isinstance(value, Input):
+        return dimensions.constraints(value, strict=strict)
+    if isinstance(value, dict):
+        return {key: _constraints(item, dimensions, strict) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
+        return type(value)(*(_constraints(item, dimensions, strict) for item in value))
+    node = pytree.SUPPORTED_NODES.get(type(value))
+    if node is None:
+        return None
+    children, context = node.flatten_fn(value)
+    found = [_constraints(child, dimensions, strict) for child in children]
+    return node.unflatten_fn(found, context) if type(value) in pytree.BUILTIN_TYPES else found
+
+
+def _refuse_extra_keywords(model: nn.Module, bound: Mapping[str, Any]) -> None:
+    """torch.export counts the arguments under ``**rest`` twice when it reads ``dynamic_shapes``."""
+    for name, parameter in inspect.signature(model.forward).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD and bound.get(name):
+            raise InputError(
+                f"torch.export takes no dynamic shapes for a model that receives {', '.join(map(repr, bound[name]))}"
+                f" as **{name}: name them in the signature of {type(model).__name__}.forward, or make all shapes static"
+            )
 
 
 def _user_ranges(
@@ -234,9 +259,9 @@ def _refusals(model: nn.Module, diagnose: Callable[[], str]) -> Iterator[None]:
                 " be equal one name (dims=), or change the code that depends on the size."
             ) from error
         line = _model_line(error)
-        raise TraceError(
-            f"torch.export refuses {name}{f' at {line}' if line else ''}: {type(error).__name__}: {words}"
-        ) from error
+        where = f" at {line}" if line else ""
+        advice = "\nDimensions that must be equal need one name in dims=." if "must match" in words else ""
+        raise TraceError(f"torch.export refuses {name}{where}: {type(error).__name__}: {words}{advice}") from error
 
 
 _NOISE = (

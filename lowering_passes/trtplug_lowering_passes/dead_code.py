@@ -21,5 +21,5 @@ def dead_code(graph_module: fx.GraphModule) -> bool:
 remove_dead_code_early = lowering_pass("dead-code-early", phase="early", after=["no-ops-early"])(dead_code)
 remove_dead_code = lowering_pass(
     "dead-code",
-    after=[f"{name}" for name in ("no-ops", "type-promotion", "constant-folding", "sizes-from-inputs")],
+    after=["no-ops", "type-promotion", "constant-folding", "sizes-from-inputs"],
 )(dead_code)

@@ -15,20 +15,23 @@ import dataclasses
 import time
 from collections.abc import Mapping
 
+import sympy
 from torch import fx
 
 from trtplug.lowering.calls import apply_mutations, flatten_inputs, run_lowered
 from trtplug.lowering.decompose import decompose
-from trtplug.lowering.lift import lift
+from trtplug.lowering.lift import Lifted, lift
 from trtplug.lowering.passes import PassRunner
 from trtplug.lowering.strides import free_of_strides
 from trtplug.lowering.value import Fate, Lowered, Mutation, PassRecord
 from trtplug.lowering.verify import Verifier
+from trtplug.ranges import Range
 from trtplug.tracing import Program
 from trtplug_registry import Registry
 
 __all__ = [
     "Fate",
+    "Lifted",
     "Lowered",
     "Mutation",
     "PassRecord",
@@ -37,6 +40,7 @@ __all__ = [
     "decompose",
     "flatten_inputs",
     "lower",
+    "lower_lifted",
     "run_lowered",
 ]
 
@@ -56,12 +60,34 @@ def lower(program: Program, registry: Registry, *, verify: bool = False, strict:
     """
     start = time.perf_counter()
     lifted = lift(program.exported)
-    count = len(lifted.graph_module.graph.nodes)
-    before = len(program.exported.graph.nodes)
     name = "lower:retrace" if lifted.retraced else "lower:lift"
-    first = PassRecord(name, time.perf_counter() - start, before, count, True)
+    sizes = len(program.exported.graph.nodes), len(lifted.graph_module.graph.nodes)
+    first = PassRecord(name, time.perf_counter() - start, *sizes, True)
+    return lower_lifted(lifted, program.ranges, registry, verify=verify, strict=strict, records=(first,))
+
+
+def lower_lifted(
+    lifted: Lifted,
+    ranges: Mapping[sympy.Symbol, Range],
+    registry: Registry,
+    *,
+    verify: bool = False,
+    strict: bool = False,
+    records: tuple[PassRecord, ...] = (),
+) -> Lowered:
+    """The rest of `lower`, from a graph whose parameters are attributes. The graph is changed in place.
+
+    Args:
+        lifted: from `lift`, or made of a graph that did not come from ``torch.export``.
+        ranges: of the symbols in the inputs' shapes.
+        registry, verify, strict: as for `lower`.
+        records: what was done before.
+
+    Raises:
+        LoweringError: as `lower`.
+    """
     original = {node.name for node in lifted.graph_module.graph.nodes if node.op == "call_function"}
-    verifier = Verifier(lifted.graph_module, program.ranges) if verify else None
+    verifier = Verifier(lifted.graph_module, ranges) if verify else None
     runner = PassRunner(lifted.graph_module, strict=strict, verifier=verifier)
     runner.run(item for item in registry.passes if item.phase == "early")
     fates = runner.step("lower:decompose", lambda module: decompose(module, registry))
@@ -70,12 +96,12 @@ def lower(program: Program, registry: Registry, *, verify: bool = False, strict:
     lifted.graph_module.recompile()
     return Lowered(
         lifted.graph_module,
-        program.ranges,
+        ranges,
         lifted.in_spec,
         lifted.out_spec,
         lifted.input_names,
         lifted.mutations,
-        (first, *runner.records),
+        (*records, *runner.records),
         _history(lifted.graph_module.graph, original, fates, runner.removed),
         lifted.constants,
     )

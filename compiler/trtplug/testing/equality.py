@@ -11,7 +11,6 @@ import torch
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from trtplug.errors import ConversionError
 from trtplug.ranges import Range
 from trtplug.testing.arguments import Bounds
 from trtplug.testing.drawing import plain_values, values
@@ -165,10 +164,14 @@ def agrees_dynamically(trial: Trial) -> None:
         reached += 1
         symbolic = dynamic.symbolic
         code = dynamic_code(dynamic)
+        guards = len(symbolic.env.guards)
         try:
             run = trial.run_of(trial.convert(symbolic.graph, dynamic.ranges))
-        except ConversionError as error:
+        except TrtplugError as error:
             trial.fail(f"{type(error).__name__}: {error}", symbolic.call, dynamic.tensors, dynamic.constants, code)
+        for guard in symbolic.env.guards[guards:]:
+            what = f"the converter asks for the value of a symbolic size, and leaves the guard {guard.expr}"
+            trial.fail(what, symbolic.call, dynamic.tensors, dynamic.constants, code)
         fixed = {place: dynamic.tensors[place] for place in dynamic.constants}
         for point in [*corner_points(dynamic.ranges), *_random_points(trial, data, dynamic.ranges)]:
             call = call_at(symbolic, point, fixed)

@@ -106,5 +106,5 @@ def _profile(profile: Profile | str) -> Profile:
 
 def _law(law: Law | str) -> Law:
     if law not in set(Law):
-        raise unknown_name("law", str(law), Law)
+        raise unknown_name("law", str(law), [known.value for known in Law])
     return Law(law)

@@ -53,7 +53,7 @@ def total(trial: Trial) -> None:
             node = bare_node(call)
             _ask(trial, node, env)
             trial.tally.tried += 1
-            if trial.converter.domain.refusal(call.arguments) is None:
+            if trial.refusal(call) is None:
                 _taken(trial, node, call)
         else:
             _ask(trial, _odd_node(data, trial.converter, env), env)

@@ -110,7 +110,7 @@ def compile(
     chosen = Settings.of(settings)
     assembled = registry if registry is not None else registry_for(chosen)
     pick_executor(assembled, chosen.executor)  # a bad name costs nothing yet
-    run = _Compilation(chosen, assembled, progress)
+    run = Compilation(chosen, assembled, progress)
     lowered = run.prepare(model, args, kwargs, inputs, dynamic_shapes)
     executor = pick_executor(assembled, chosen.executor, _device_type(lowered))
     engines = run.build_all(lowered)
@@ -133,7 +133,7 @@ def explain(
 ) -> CompilationReport:
     """A dry run of `compile`: the partition, and the reasons for what stays in Torch. Builds nothing."""
     chosen = Settings.of(settings)
-    run = _Compilation(chosen, registry if registry is not None else registry_for(chosen), None)
+    run = Compilation(chosen, registry if registry is not None else registry_for(chosen), None)
     lowered = run.prepare(model, args, kwargs, inputs, dynamic_shapes)
     with run.stage("partition"):
         run.partition(lowered)
@@ -148,7 +148,7 @@ class _Built:
     seconds: float
 
 
-class _Compilation:
+class Compilation:
     """One run of the pipeline: its stage times, its quarantine, and the blocks that are done."""
 
     def __init__(self, settings: Settings, registry: Registry, progress: Progress | None) -> None:

@@ -90,7 +90,7 @@ def _lift(exported: ExportedProgram, *, retraced: bool) -> Lifted | None:
             final = remove_writes(graph_module)
             if final is None:
                 return None
-            mutations += _append_writes(graph_module, final, names)
+            mutations += append_writes(graph_module, final, names)
     elif writes(graph_module):
         raise LoweringError("the program still writes in place after torch.export made it functional")
     _mark_written(graph_module, mutations)
@@ -154,7 +154,7 @@ def _outputs(
     return user, written, tuple(mutations)
 
 
-def _append_writes(
+def append_writes(
     graph_module: fx.GraphModule, final: Mapping[fx.Node, fx.Node], names: list[str]
 ) -> tuple[Mutation, ...]:
     output = graphs.output_node(graph_module.graph)

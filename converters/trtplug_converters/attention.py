@@ -16,6 +16,7 @@ from trtplug_registry import (
     BOOL,
     FLOATS,
     MAX_RANK,
+    Call,
     Choose,
     Converter,
     ConverterContext,
@@ -26,6 +27,7 @@ from trtplug_registry import (
     Optional,
     Relation,
     Static,
+    SymbolicSize,
     Tensor,
     Tolerance,
     converter,
@@ -75,6 +77,16 @@ def attends() -> Relation:
     return Relation("shapes of queries, keys, values and mask that fit", names, None, arrange)
 
 
+def heads_to_repeat() -> Relation:
+    """Heads that are shared are there."""
+
+    def holds(call: Call) -> bool:
+        shared = [call[name].shape[-3] for name in ("key", "value") if call["enable_gqa"] and call[name].rank > 2]
+        return all((size.bounds()[0] if isinstance(size, SymbolicSize) else size) > 0 for size in shared)
+
+    return Relation("heads to share", ("enable_gqa", "key", "value"), holds, because="no element of an empty axis")
+
+
 OPERAND = Tensor(
     FLOATS,
     rank=(2, MAX_RANK),
@@ -88,6 +100,7 @@ OPERAND = Tensor(
     Domain(
         same_dtype("query", "key", "value"),
         attends(),
+        heads_to_repeat(),
         query=OPERAND,
         key=OPERAND,
         value=OPERAND,

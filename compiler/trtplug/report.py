@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from trtplug_registry import Reason, ReasonCode
+from trtplug_registry import Reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,18 +103,6 @@ class CompilationReport:
             indent=indent,
         )
 
-    @classmethod
-    def from_json(cls, text: str) -> CompilationReport:
-        """What `to_json` wrote.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is something else.
-        """
-        data = json.loads(text)
-        nodes = tuple(_node_from_json(item) for item in data.pop("nodes"))
-        engines = tuple(EngineRecord(**_tuples(item)) for item in data.pop("engines"))
-        return cls(nodes, engines, **_tuples(data))
-
     def to_html(self) -> str:
         """One self-contained page."""
         from jinja2 import Environment, PackageLoader, select_autoescape
@@ -148,12 +136,3 @@ class CompilationReport:
 def _as_json(node: NodeRecord) -> dict[str, Any]:
     made = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
     return {**made, "reasons": [reason.to_json() for reason in node.reasons]}
-
-
-def _node_from_json(item: dict[str, Any]) -> NodeRecord:
-    reasons = tuple(Reason(**{**reason, "code": ReasonCode(reason["code"])}) for reason in item["reasons"])
-    return NodeRecord(**{**item, "reasons": reasons})
-
-
-def _tuples(item: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in item.items()}

@@ -135,7 +135,8 @@ def _entries(data: bytes, count: int, length: int) -> Iterable[Member]:
         names.add(name)
         _, _, size, stored, _ = _SIZES_AND_OFFSET.unpack_from(data, end)
         if method != 0 or size != stored:
-            raise Malformed("it is compressed; members are stored as they are", name)
+            what = "it is compressed, or laid out in another way; a .trtp file is what trtplug.save writes"
+            raise Malformed(what, name)
         if size > length:
             raise Malformed(f"it would have {size} bytes, the whole file has {length}", name)
         yield Member(name, size, crc)

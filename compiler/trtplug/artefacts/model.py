@@ -28,6 +28,7 @@ from trtplug.artefacts.malformed import (
     sizes,
     strings,
 )
+from trtplug.artefacts.records import record
 from trtplug.artefacts.tensors import MEMBER as TENSORS
 from trtplug.artefacts.tensors import TensorWriter, read_tensors
 from trtplug.artefacts.values import (
@@ -170,7 +171,7 @@ def check_manifest(data: bytes) -> dict[str, tuple[int, str]]:
     manifest = of_type(parse(data), dict, "the manifest")
     need(manifest.get("format") == FORMAT, "it is not the manifest of a .trtp file")
     version = manifest.get("version")
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         made_by = brief(dict(manifest.get("versions") or {}).get("trtplug", "?"))
         raise Malformed(
             f"the file has version {brief(version)} of the format and was written by trtplug {made_by}; "
@@ -216,7 +217,10 @@ def decode_members(members: Mapping[str, memoryview]) -> Decoded:
         engines = [field(entry, "name", str) for entry in of_type(model["engines"], list, "the engines")]
         need(len(set(engines)) == len(engines), "two engines have one name")
     with naming(REPORT):
-        report = CompilationReport.from_json(bytes(members[REPORT]).decode())
+        report = record(parse(bytes(members[REPORT])), CompilationReport)
+        known = {node.name for node in report.nodes}
+        for engine in report.engines:
+            need(known.issuperset(engine.nodes), f"it does not know all of the nodes {brief(engine.nodes)}")
     plans = {name: members.get(_plan(name)) for name in engines}
     needed = {MODEL, REPORT, TENSORS, *map(_plan, plans)}
     need(needed == members.keys(), f"its engines and its plans differ: {sorted(needed ^ members.keys())}")

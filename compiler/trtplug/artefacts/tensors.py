@@ -24,6 +24,7 @@ from trtplug.artefacts.values import Place, dtype_name, torch_constant
 MEMBER = "tensors.safetensors"
 _MAX_HEADER = 100 * 2**20
 _ALIGNED = 64
+_WIDEST = 16  # complex128
 
 _SAFE_NAMES: Mapping[str, str] = {  # Torch's name of a dtype: safetensors'; others are stored as bytes
     "bool": "BOOL",
@@ -65,13 +66,19 @@ class _Piece:
         whole = first.is_contiguous() and first.numel() * first.element_size() == self.end - self.start
         return first if whole and dtype_name(first.dtype) in _SAFE_NAMES else None
 
+    def align(self) -> None:
+        """Where elements of several widths lie in it, grow it to a multiple of all of them."""
+        if len({tensor.element_size() for tensor in self.tensors}) > 1:
+            self.start, self.end = self.start // _WIDEST * _WIDEST, -(-self.end // _WIDEST) * _WIDEST
+
     def data(self) -> memoryview:
-        """The bytes, on the CPU."""
-        count = self.end - self.start
-        flat = torch.empty(0, dtype=torch.uint8, device=self.storage.device).set_(
-            self.storage, self.start, (count,), (1,)
-        )
-        return memoryview(flat.cpu().numpy())  # type: ignore[arg-type]  # an array is a buffer
+        """The bytes, on the CPU; zeros after the storage's end."""
+        count, there = self.end - self.start, min(self.end, self.storage.nbytes()) - self.start
+        flat = torch.empty(0, dtype=torch.uint8, device=self.storage.device)
+        flat = flat.set_(self.storage, self.start, (there,), (1,)).cpu()
+        if there < count:
+            flat = nn.functional.pad(flat, (0, count - there))
+        return memoryview(flat.numpy())  # type: ignore[arg-type]  # an array is a buffer
 
 
 class TensorWriter:
@@ -114,12 +121,14 @@ class TensorWriter:
         pieces: list[_Piece] = []
         for group in by_storage.values():
             piece: _Piece | None = None
-            for start, end, name, tensor in sorted(group, key=lambda item: item[:2]):
+            for start, end, name, tensor in sorted(group, key=lambda item: (item[0], -item[1])):
                 if piece is None or start >= piece.end:
                     piece = _Piece(name, tensor.untyped_storage(), start, end, [])
                     pieces.append(piece)
                 piece.end = max(piece.end, end)
                 piece.tensors.append(tensor)
+        for piece in pieces:
+            piece.align()
         return pieces
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import cmath
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +24,8 @@ from trtplug.artefacts.malformed import Malformed, brief, need, of_type
 
 Place = Callable[[str], torch.device]
 """Where what was on a device goes."""
+
+_DEPTH = 200  # of arguments, and of sizes
 
 _TORCH_KINDS: Mapping[str, type] = {
     "dtype": torch.dtype,
@@ -68,12 +70,13 @@ def encode(value: Any) -> Any:
     raise Malformed(f"a file cannot hold the value {brief(value)} ({type(value).__name__})")
 
 
-def decode(data: Any, nodes: Mapping[str, Node], place: Place) -> Any:
+def decode(data: Any, nodes: Mapping[str, Node], place: Place, depth: int = 0) -> Any:
     """The opposite of `encode`, in a graph whose nodes so far have these names."""
     if data is None or type(data) in (bool, int, float, str):
         return data
+    need(depth < _DEPTH, "an argument is nested too deeply")
     if type(data) is list:
-        return [decode(item, nodes, place) for item in data]
+        return [decode(item, nodes, place, depth + 1) for item in data]
     need(type(data) is dict and len(data) == 1, f"{brief(data)} is not an argument")
     ((kind, inner),) = data.items()
     if kind == "node":
@@ -90,7 +93,7 @@ def decode(data: Any, nodes: Mapping[str, Node], place: Place) -> Any:
         return targets.target_of(of_type(inner, str, "an op"))
     if kind == "ellipsis":
         return ...
-    parts = [decode(item, nodes, place) for item in of_type(inner, list, f"a {kind}")]
+    parts = [decode(item, nodes, place, depth + 1) for item in of_type(inner, list, f"a {kind}")]
     if kind == "tuple":
         return tuple(parts)
     if kind == "slice" and len(parts) == 3:
@@ -122,14 +125,16 @@ def _is_key(value: Any) -> bool:
 
 
 def encode_spec(spec: pytree.TreeSpec) -> Any:
-    """A nesting as JSON: ``"*"`` for a leaf, else an object. A foreign container becomes a dict of its fields."""
+    """A nesting as JSON: ``"*"`` for a leaf, else an object.
+
+    A foreign container becomes a dict of its fields; one whose fields have no names becomes a tuple or list.
+    """
     if spec.is_leaf():
         return "*"
     children = [encode_spec(child) for child in spec.children()]
-    if spec.type is tuple:
-        return {"tuple": children}
-    if spec.type is list:
-        return {"list": children}
+    for kind, plain in (("tuple", tuple), ("list", (list, deque))):
+        if isinstance(spec.type, type) and issubclass(spec.type, plain):
+            return {kind: children}
     keys = _keys(spec)
     if not all(_is_key(key) for key in keys):
         raise Malformed(f"a file cannot hold a {spec.type.__name__} with the keys {brief(keys)}")
@@ -198,7 +203,6 @@ _FUNCTIONS: Mapping[str, Any] = {
 }
 _FUNCTION_NAMES = {function: name for name, function in _FUNCTIONS.items()}
 _FUNCTION_NAMES |= {sympy.Max: "Max", sympy.Min: "Min", sympy.Mod: "Mod"}
-_DEPTH = 200
 
 
 def encode_size(size: int | sympy.Expr) -> Any:

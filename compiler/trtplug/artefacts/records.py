@@ -1,0 +1,54 @@
+"""Dataclasses from JSON, each field of the type that its annotation says."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from trtplug.artefacts.malformed import Malformed, brief, need, of_type
+
+T = TypeVar("T")
+
+
+def record(data: Any, kind: type[T]) -> T:
+    """A dataclass from a JSON object that has exactly its fields.
+
+    Raises:
+        Malformed: a field is missing, unknown or of another type.
+    """
+    found, hints = of_type(data, dict, f"a {kind.__name__}"), _hints(typing.cast(Any, kind))
+    if found.keys() != hints.keys():
+        raise Malformed(f"a {kind.__name__} has the fields {sorted(found)}, not {sorted(hints)}")
+    return kind(**{name: _typed(value, hints[name], name) for name, value in found.items()})
+
+
+@functools.cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    hints = typing.get_type_hints(typing.cast(Any, kind))
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _typed(value: Any, hint: Any, name: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is tuple:
+        return tuple(_typed(item, arguments[0], name) for item in of_type(value, list, f"the field {name!r}"))
+    if origin is types.UnionType:
+        return None if value is None else _typed(value, arguments[0], name)
+    if origin is not None and issubclass(origin, Mapping):
+        items = of_type(value, dict, f"the field {name!r}").items()
+        return {key: _typed(item, arguments[1], name) for key, item in items}
+    if dataclasses.is_dataclass(hint):
+        return record(value, typing.cast(type, hint))
+    if issubclass(hint, enum.Enum):
+        need(value in {member.value for member in hint}, f"{brief(value)} is not a {hint.__name__}")
+        return hint(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    return of_type(value, hint, f"the field {name!r}")

@@ -24,6 +24,7 @@ from trtplug.lowering import Lowered, lower
 from trtplug.network import Network
 from trtplug.network.finished import BuildOptions, Progress
 from trtplug.partition import Block, Partition, extract, link, partition
+from trtplug.ranges import size_name
 from trtplug.report import CompilationReport, EngineRecord, NodeRecord
 from trtplug.settings import Settings
 from trtplug.tracing import Program, as_program, trace
@@ -34,9 +35,7 @@ from trtplug_registry import (
     Reason,
     ReasonCode,
     Registry,
-    TensorFacts,
     Unsupported,
-    describe_value,
 )
 
 
@@ -322,8 +321,8 @@ class Compilation:
                 EngineRecord(
                     block.index,
                     tuple(node.name for node in block.compute_nodes),
-                    tuple(_words(node) for node in (*block.inputs, *block.sizes)),
-                    tuple(_words(node) for node in block.outputs),
+                    tuple(_words(node, lowered) for node in (*block.inputs, *block.sizes)),
+                    tuple(_words(node, lowered) for node in block.outputs),
                     engine.num_layers if engine else 0,
                     len(engine.plan) if engine else 0,
                     seconds.get(id(engine.plan), 0.0) if engine else 0.0,
@@ -368,9 +367,13 @@ def _computes(node: Node) -> bool:
     return node.op == "call_function" and op_name(node) != "getitem"
 
 
-def _words(node: Node) -> str:
-    facts = describe_value(node.meta.get("val"))
-    return f"{node.name}: {facts}" if isinstance(facts, TensorFacts) else f"{node.name}: size {facts}"
+def _words(node: Node, lowered: Lowered) -> str:
+    """A tensor or size that enters or leaves an engine, with the user's names for its sizes."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return f"{node.name}: size {size_name(value, lowered.ranges)}"
+    shape = ", ".join(size_name(size, lowered.ranges) for size in value.shape)
+    return f"{node.name}: {str(value.dtype).removeprefix('torch.')}[{shape}]"
 
 
 def versions() -> dict[str, str]:

@@ -83,7 +83,8 @@ class Input:
     @property
     def ranges(self) -> tuple[Range, ...]:
         """The range of each dimension; one value where it is static."""
-        return tuple(Range(*sizes) for sizes in zip(*self._shapes()))
+        sizes = zip(*self._shapes())
+        return tuple(Range(*span, self.dims.get(axis, "")) for axis, span in enumerate(sizes))
 
     @property
     def dynamic(self) -> Mapping[int, Range]:

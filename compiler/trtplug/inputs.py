@@ -32,7 +32,7 @@ class TensorInput:
 
     def __str__(self) -> str:
         shape = ", ".join(
-            str(size) if isinstance(size, int) else f"{size} in {span.min}..{span.max}"
+            str(size) if isinstance(size, int) else f"{span.name} in {span.min}..{span.max}"
             for size, span in zip(self.sizes, self.ranges)
         )
         return f"{str(self.dtype).removeprefix('torch.')}[{shape}]"
@@ -84,10 +84,10 @@ def _check_tensor(check: TensorInput, value: Any, known: dict[sympy.Expr, tuple[
             continue
         if not span.min <= given <= span.max:
             advice = "Compile with a wider range to allow it"
-            raise InputError(f"{where}; {size} is compiled for {span.min} to {span.max}. {advice}")
+            raise InputError(f"{where}; {span.name} is compiled for {span.min} to {span.max}. {advice}")
         before = known.setdefault(size, (given, f"dimension {axis} of input {check.name!r}"))
         if before[0] != given:
-            raise InputError(f"{where}, but {before[1]} is {before[0]}; both are the size {size}")
+            raise InputError(f"{where}, but {before[1]} is {before[0]}; both are the size {span.name}")
 
 
 def _words(value: Any) -> str:

@@ -17,11 +17,12 @@ Bounds: TypeAlias = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Smallest, typical and largest value of a size."""
+    """Smallest, typical and largest value of a size; and what the user calls it, or ""."""
 
     min: int
     opt: int
     max: int
+    name: str = dataclasses.field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.min}..{self.opt}..{self.max}"
@@ -43,7 +44,7 @@ def size_range(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> Range:
     corners = itertools.product(*((span.min, span.max) for span in spans))
     extremes = [_evaluate(expression, symbols, corner) for corner in corners]
     typical = _evaluate(expression, symbols, [span.opt for span in spans])
-    return Range(min(extremes), typical, max(extremes))
+    return Range(min(extremes), typical, max(extremes), size_name(size, ranges))
 
 
 def size_bounds(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> Bounds:
@@ -59,6 +60,15 @@ def size_bounds(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> Bounds:
 def _values(symbol: sympy.Symbol, ranges: Mapping[sympy.Symbol, Range], shape_env: Any) -> Any:
     span = ranges.get(symbol)
     return shape_env.bound_sympy(symbol) if span is None else ValueRanges(span.min, span.max)
+
+
+def size_name(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> str:
+    """A size (an int, a SymInt or an expression) in words, with the user's names for its symbols."""
+    expression = size.node.expr if isinstance(size, torch.SymInt) else size
+    if not isinstance(expression, sympy.Expr):
+        return str(expression)
+    named = {symbol: ranges[symbol].name for symbol in expression.free_symbols if symbol in ranges}
+    return str(expression.xreplace({symbol: sympy.Symbol(name) for symbol, name in named.items() if name}))
 
 
 def _evaluate(expression: sympy.Expr, symbols: list[sympy.Symbol], values: Any) -> int:

@@ -307,8 +307,9 @@ class Compilation:
     def report(self, lowered: Lowered, engines: Sequence[CompiledEngine], executor: str) -> CompilationReport:
         engine_of = {node: block.index for block in self.parts.blocks for node in block.nodes}
         torch_nodes = frozenset(self.parts.torch_nodes)
+        origins = _origins(lowered)
         nodes = tuple(
-            self._node_record(lowered, node, engine_of.get(node))
+            self._node_record(node, engine_of.get(node), origins.get(node.name, ""))
             for node in lowered.graph_module.graph.nodes
             if (node in engine_of and _computes(node)) or node in torch_nodes
         )
@@ -333,14 +334,14 @@ class Compilation:
             nodes, tuple(records), dict(self.stages), passes, executor, versions(), tuple(self.warnings)
         )
 
-    def _node_record(self, lowered: Lowered, node: Node, engine: int | None) -> NodeRecord:
+    def _node_record(self, node: Node, engine: int | None, origin: str) -> NodeRecord:
         support = self.registry.lookup(node)
         converter = support.converter.id if support.converter else ""
         reasons: tuple[Reason, ...] = ()
         if engine is None:
             converter = ""
             reasons = self._reasons(node, support)
-        return NodeRecord(node.name, op_name(node), engine, converter, reasons, source_line(node))
+        return NodeRecord(node.name, op_name(node), engine, converter, reasons, source_line(node), origin)
 
     def _reasons(self, node: Node, support: Any) -> tuple[Reason, ...]:
         if node in self.quarantine:
@@ -361,6 +362,16 @@ def _device_type(lowered: Lowered) -> str:
         if isinstance(value, torch.Tensor):
             return value.device.type
     return "cpu"
+
+
+def _origins(lowered: Lowered) -> dict[str, str]:
+    """For each node that lowering made of another: of which, and whose decision that was."""
+    return {
+        name: f"{original}, decomposed by {fate.by}"
+        for original, fate in lowered.history.items()
+        if fate.kind == "decomposed"
+        for name in fate.nodes
+    }
 
 
 def _computes(node: Node) -> bool:

@@ -17,6 +17,7 @@ from trtplug.network import Network
 from trtplug_registry import (
     CONTRACT,
     Domain,
+    Only,
     Plugin,
     PluginManager,
     PluginWarning,
@@ -333,3 +334,21 @@ def test_an_engine_is_a_frozen_value(mlp):
     assert isinstance(engine, CompiledEngine)
     with pytest.raises(dataclasses.FrozenInstanceError):
         engine.plan = b""
+
+
+def test_the_report_tells_what_a_node_was():
+    @converter(aten.addmm.default, Domain(self=Tensor(), mat1=Tensor(), mat2=Tensor(), beta=Only(1), alpha=Only(1)))
+    def addmm(ctx, self, mat1, mat2, *, beta=1, alpha=1):
+        return ctx.elementwise("SUM", ctx.matmul(mat1, mat2), self)
+
+    plugins = [plugin for plugin in plugins_with(converters=[addmm]) if plugin.name != "trtplug-converters"]
+    report = trtplug.compile(nn.Linear(4, 2), (torch.randn(2, 4),), registry=Registry(plugins), min_block_size=1).report
+    made = {node.op: node.origin for node in report.nodes}
+    assert made["aten::addmm"] == "linear, decomposed by torch"
+
+
+def test_ops_and_modules_that_the_user_keeps(mlp):
+    kept = ["aten::relu", "layers.2"]
+    report = trtplug.explain(mlp, (torch.randn(2, 4),), torch_ops=kept, min_block_size=1)
+    assert [node.op for node in report.torch_ops] == ["aten::relu", "aten::linear"]
+    assert {node.reasons[0].code for node in report.torch_ops} == {ReasonCode.EXCLUDED_BY_USER}

@@ -76,7 +76,7 @@ _AT_TIMES = frozenset(f"aten::{name}" for name in ("to", "reshape", "contiguous"
 
 
 def drop_detaches(graph_module: fx.GraphModule) -> None:
-    """Removes ``detach_``, which writes nothing but the gradient's history; ``torch.tensor(…)`` in a model leaves one."""
+    """Removes ``detach_``, which writes only the gradient's history; ``torch.tensor(…)`` in a model leaves one."""
     for node in list(graph_module.graph.nodes):
         if node.target is torch.ops.aten.detach_.default:
             node.replace_all_uses_with(node.args[0])

@@ -133,7 +133,7 @@ def _check(check: TensorInput) -> dict[str, Any]:
         "name": check.name,
         "dtype": dtype_name(check.dtype),
         "sizes": [encode_size(extent) for extent in check.sizes],
-        "ranges": [[span.min, span.opt, span.max] for span in check.ranges],
+        "ranges": [dataclasses.asdict(span) for span in check.ranges],
     }
 
 
@@ -304,10 +304,9 @@ def _read_check(entry: Any) -> TensorInput | None:
         return None
     entry = fields(entry, "name", "dtype", "sizes", "ranges")
     extents = tuple(decode_size(item) for item in of_type(entry["sizes"], list, "the sizes"))
-    spans = [sizes(item, "a range") for item in of_type(entry["ranges"], list, "the ranges")]
-    need(len(spans) == len(extents) and all(len(span) == 3 for span in spans), "the ranges are not those of the sizes")
-    dtype = torch_constant("dtype", entry["dtype"])
-    return TensorInput(of_type(entry["name"], str, "a name"), dtype, extents, tuple(Range(*span) for span in spans))
+    spans = tuple(record(item, Range) for item in of_type(entry["ranges"], list, "the ranges"))
+    need(len(spans) == len(extents), "the ranges are not those of the sizes")
+    return TensorInput(of_type(entry["name"], str, "a name"), torch_constant("dtype", entry["dtype"]), extents, spans)
 
 
 def _read_engine(entry: Any, plans: Mapping[str, bytes], reader: GraphReader) -> CompiledEngine:

@@ -56,7 +56,7 @@ def attends() -> Relation:
         *batch, length, width = query.shape
         keys, values = choose.integer(0 if choose.integer(0, 9) == 9 else 1, 4), choose.integer(1, 4)
         if call["enable_gqa"] and batch:
-            heads = batch[-1]
+            heads = batch[-1] or 1  # without heads, eager divides by 0 and ends the process
             batch = [*batch[:-1], heads * choose.integer(1, 3)]
             call["query"] = query._replace(shape=(*batch, length, width))
             inner = [*batch[:-1], heads]

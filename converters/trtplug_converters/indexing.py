@@ -127,13 +127,19 @@ def indices_into(indices: str, data: str) -> Relation:
         for axis, facts in enumerate(listed):
             if facts is not None:
                 shape[axis] = size = shape[axis] or 1
-                tail = whole[len(whole) - facts.rank :]
+                after_others = any(before.rank for before in tensors_in(listed[:axis]))
+                tail = whole[len(whole) - max(facts.rank, after_others) :]
                 kept = tuple(1 if choose.integer(0, 2) == 0 else length for length in tail)
                 listed[axis] = facts._replace(shape=kept, values=(-size, size - 1))
         call[data] = call[data]._replace(shape=tuple(shape))
         call[indices] = listed
 
     return Relation(f"{indices} into {data}", (indices, data), None, arrange)
+
+
+def _described(call: Call) -> bool:
+    ranks = [facts.rank for facts in tensors_in(call["indices"])]
+    return 0 not in ranks or not any(ranks[: len(ranks) - ranks[::-1].index(0)])
 
 
 def _fits(call: Call) -> bool:
@@ -147,6 +153,12 @@ def _fits(call: Call) -> bool:
     Domain(
         indices_into("indices", "self"),
         Relation("a result of at most 8 dimensions", ("indices", "self"), _fits, because=RANK_LIMIT),
+        Relation(
+            "no index without dimensions after one with dimensions",
+            ("indices",),
+            _described,
+            because="Torch's own metadata has a wrong shape for it",
+        ),
         self=Tensor(),
         indices=ListOf(
             Optional(Tensor(INTS, because={"dtypes": "how many elements a mask selects, only its values tell"}))
@@ -178,7 +190,9 @@ def index(ctx: ConverterContext, self: NetworkTensor, indices: list[NetworkTenso
 def counted_from_start(ctx: ConverterContext, index: NetworkTensor, size: Any) -> NetworkTensor:
     """Places of an axis, those that count from its end counted from its start: TensorRT promises nothing of them."""
     known = ctx.frozen(index)
-    if known is not None and (isinstance(size, int) or not bool((known < 0).any())):
+    if known is not None and not bool((known < 0).any()):
+        return index
+    if known is not None and isinstance(size, int):
         return ctx.constant(torch.where(known < 0, known + size, known))
     if not isinstance(size, int):
         index = ctx.cast(index, torch.int64)

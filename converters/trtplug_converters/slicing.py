@@ -194,7 +194,10 @@ def stretch(call: dict[str, Any], pad: str, spatial: int, choose: Choose) -> Non
     shape = tuple(choose.integer(1, 2) for _ in range(choose.integer(1, 2)))
     shape += tuple(choose.integer(2, 4) for _ in range(spatial))
     call["self"] = call["self"]._replace(shape=shape)
-    call[pad] = [choose.integer(-1, size - 1) for size in shape[: -spatial - 1 : -1] for _ in range(2)]
+    call[pad] = []
+    for size in shape[: -spatial - 1 : -1]:
+        before = choose.integer(-1, size - 1)
+        call[pad] += [before, choose.integer(max(-1, 1 - size - before), size - 1)]
 
 
 def _arrange_pad(call: dict[str, Any], choose: Choose) -> None:

@@ -118,7 +118,12 @@ def draw_dynamic(
         for symbol, hint in symbolic.hints.items()
     }
     fixed = {place: well.tensors[place] for place in constants}
-    ranges = fitting_ranges(symbolic, wanted, lambda point: call_at(symbolic, point, fixed) is not None)
+    taken = domain or trial.converter.domain  # asked before eager is: some calls end the process
+
+    def accepts(point: Point) -> bool:
+        return taken.refusal(symbolic.at(point).arguments) is None and call_at(symbolic, point, fixed) is not None
+
+    ranges = fitting_ranges(symbolic, wanted, accepts)
     if all(span.min == span.max for span in ranges.values()):
         reject()
     symbolic.restrict(ranges)

@@ -34,6 +34,9 @@ OTHER_DTYPES = (torch.float64, torch.int16, torch.int8, torch.uint8, torch.compl
 _STRINGS = ("none", "tanh", "floor", "trunc", "mean", "sum", "constant", "reflect", "replicate", "circular")
 _FLOATS = (0.0, 1.0, -1.0, 0.5, 2.0, -0.0, 3.0, -2.5, 0.1, 1e-5, 1e3, -1e3, 1e-12, 65504.0, math.inf, -math.inf)
 
+_WIDE = (2**24 + 1, 2**31, -(2**31) - 1)
+"""Integers that float32 rounds, and that int32 has not."""
+
 
 class Draws:
     """Labelled draws from one `hypothesis` draw function; also the `Choose` that relations arrange calls with."""
@@ -142,6 +145,8 @@ def _static(draws: Draws, spec: Static, request: Request) -> Any:
     kinds: list[st.SearchStrategy[Any]] = [st.sampled_from([float(value) for value in floats])]
     if request.type.endswith(("number", "Tensor")) and math.ceil(max(spec.lo, -100)) <= math.floor(min(spec.hi, 100)):
         kinds.append(small_integers(spec.lo, spec.hi))
+        if wide := [value for value in _WIDE if spec.lo <= value <= spec.hi]:
+            kinds.append(st.sampled_from(wide))
     return draws(st.one_of(kinds), request.place)
 
 

@@ -20,6 +20,7 @@ class Profile:
         builds: most engines built for one converter and dtype, over all laws.
         forced: calls forced past one restriction before it counts as needless.
         derandomize: whether every run draws the same.
+        shrink: whether what fails is made small.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Profile:
     builds: int
     forced: int
     derandomize: bool = True
+    shrink: bool = True
 
     def settings(self, examples: int) -> settings:
         """Hypothesis settings; the laws count refused draws themselves, and budget time by counts."""
@@ -38,7 +40,7 @@ class Profile:
             derandomize=self.derandomize,
             database=None,
             deadline=None,
-            phases=(Phase.generate, Phase.shrink),
+            phases=(Phase.generate, Phase.shrink) if self.shrink else (Phase.generate,),
             suppress_health_check=list(HealthCheck),
             report_multiple_bugs=False,
             print_blob=False,

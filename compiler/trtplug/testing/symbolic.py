@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import itertools
+import logging
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -114,7 +115,6 @@ def symbolic_call(
     constants: Sequence[str],
     plan: Plan,
     *,
-    env: ShapeEnv | None = None,
     allowed: Sequence[int] | None = None,
 ) -> SymbolicCall | None:
     """Traces a call with symbolic sizes; None where eager's own rules fix every one of them.
@@ -125,12 +125,13 @@ def symbolic_call(
     Raises:
         Exception: whatever the fake implementation raises.
     """
-    env = env or ShapeEnv(duck_shape=False)
+    env = ShapeEnv(duck_shape=False)
     shapes: dict[str, tuple[Any, ...]] = {}
     for place, axes in plan.axes.items():
         given = enumerate(static_shape(call.tensors[place]))
         shapes[place] = tuple(new_symbol(env, f"{place}_{a}", size) if a in axes else size for a, size in given)
-    _trace(call, tensors, constants, plan, env, shapes, allowed)  # its guards decide what is left symbolic
+    with _quiet():
+        _trace(call, tensors, constants, plan, env, shapes, allowed)  # its guards decide what is left symbolic
     shapes = {place: tuple(map(env.replace, map(sympy.sympify, sizes))) for place, sizes in shapes.items()}
     graph = _trace(call, tensors, constants, plan, env, shapes, allowed)
     symbols = sorted({s for sizes in shapes.values() for size in sizes for s in size.free_symbols}, key=str)
@@ -138,6 +139,18 @@ def symbolic_call(
         return None
     hints = {symbol: int(env.backed_var_to_val[symbol]) for symbol in symbols}
     return SymbolicCall(call, plan, graph, shapes, hints, env)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Torch's log of what its metadata functions refuse: that is an answer here."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class SizeSource(Source):
@@ -246,9 +259,3 @@ def corner_points(ranges: Mapping[sympy.Symbol, Range]) -> list[dict[sympy.Symbo
     """All sizes at their opt, all at min, all at max; each once."""
     points = [{symbol: getattr(span, end) for symbol, span in ranges.items()} for end in ("opt", "min", "max")]
     return [point for place, point in enumerate(points) if point not in points[:place]]
-
-
-def between(ranges: Mapping[sympy.Symbol, Range]) -> list[dict[sympy.Symbol, int]]:
-    """Every point there is, as long as there are few; else a regular choice of them."""
-    choices = [range(span.min, span.max + 1) for span in ranges.values()]
-    return [dict(zip(ranges, sizes)) for sizes in itertools.islice(itertools.product(*choices), 256)]

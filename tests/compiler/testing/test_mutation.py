@@ -1,0 +1,163 @@
+"""The mutation engine: what it changes, that the laws notice, and that it survives mutants that do not."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+
+import planted
+import pytest
+import torch
+
+from trtplug.testing import registry_of
+from trtplug.testing.mutants import base_of, functions_of, mutants
+from trtplug.testing.mutate import Outcome, Unit, killed_by, outcomes, report, run, sound_trials
+from trtplug.testing.mutations import enum_siblings, mutations
+from trtplug_registry import FLOATS, Axis, Converter, Domain, Only, Tensor, converter, converter_table
+
+aten = torch.ops.aten
+SOFTMAX = Domain(self=Tensor(FLOATS, rank=(2, 8)), dim=Axis("self"), half_to_float=Only(False))
+
+
+def helper(ctx, dim, rank):  # type: ignore[no-untyped-def]  # a toy
+    """A docstring with SUM in it."""
+    return 1 << (dim % rank)
+
+
+@converter(aten._softmax.default, SOFTMAX)
+def softmax(ctx, self, dim, half_to_float):  # type: ignore[no-untyped-def]  # a toy
+    return ctx.add("softmax", self, axes=helper(ctx, dim, ctx.rank(self))).get_output(0)
+
+
+@converter_table({aten.exp.default: "EXP", aten.neg.default: "NEG"}, Domain(self=Tensor(FLOATS)))
+def unary(op, ctx, self):  # type: ignore[no-untyped-def]  # a toy
+    return ctx.unary(op, self)
+
+
+def closing_over(scale):  # type: ignore[no-untyped-def]  # a toy
+    @converter(aten.relu.default, Domain(self=Tensor(FLOATS)))
+    def relu(ctx, self):  # type: ignore[no-untyped-def]  # a toy
+        return ctx.elementwise("PROD", ctx.activation("RELU", self), scale)
+
+    return relu
+
+
+@converter(aten.sigmoid.default, Domain(self=Tensor(FLOATS)))
+def crashing_when_changed(ctx, self):  # type: ignore[no-untyped-def]  # a toy
+    if 1 > 1:
+        os._exit(3)
+    return ctx.activation("SIGMOID", self)
+
+
+def changed(source: str, parameters: dict[str, str] | None = None) -> list[str]:
+    """The bodies of a one-line function's mutants."""
+    (tree,) = ast.parse(f"def f(ctx, a, b, p=None):\n    {source}").body
+    assert isinstance(tree, ast.FunctionDef)
+    found = mutations(tree, parameters or {}, enum_siblings())
+    return [ast.unparse(mutation.tree).partition("\n")[2].strip().replace("\n    ", "; ") for mutation in found]
+
+
+@pytest.mark.parametrize(
+    ("source", "mutant"),
+    [
+        ("return ctx.elementwise('SUM', a, b)", "return ctx.elementwise('SUB', a, b)"),
+        ("return ctx.elementwise('SUM', a, b)", "return ctx.elementwise('SUM', b, a)"),
+        ("return ctx.elementwise('PROD', a, b)", "return a"),
+        ("return ctx.cast(a, b)", "return a"),
+        ("return a % b", "return a"),
+        ("return a < b", "return a <= b"),
+        ("return a + 1", "return a + 2"),
+        ("return a - b", "return b - a"),
+        ("return -a", "return a"),
+        ("return not a", "return a"),
+        ("return a if b else p", "return p if b else a"),
+        ("a = ctx.unsqueeze(a)", "pass"),
+        ("return f(a, keepdim=b)", "return f(a)"),
+        ("return f(True)", "return f(False)"),
+        ("return ctx.trt.MatrixOperation.NONE", "return ctx.trt.MatrixOperation.TRANSPOSE"),
+        ("return ctx.select(p, a, b)", "return ctx.select(p, b, a)"),
+    ],
+)
+def test_each_kind_of_change(source: str, mutant: str) -> None:
+    assert mutant in changed(source)
+
+
+def test_parameters_are_ignored_and_misread() -> None:
+    found = (
+        changed("return g(p)", {"p": "axis"})
+        + changed("return g(p)", {"p": "flag"})
+        + changed("return g(p)", {"p": "1"})
+    )
+    assert "p = False; return g(p)" in found
+    assert "p = True; return g(p)" in found
+    assert "p = 1; return g(p)" in found
+    assert any("-p - 1" in mutant for mutant in found)
+
+
+def test_docstrings_messages_and_annotations_stay() -> None:
+    source = "'SUM'\n    if a: raise ValueError('SUM', 1 + 1)\n    return f'{a}: SUM'"
+    assert all("'SUM'" in mutant and "1 + 1" in mutant for mutant in changed(source))
+
+
+def test_helpers_of_the_same_package_are_mutated_too() -> None:
+    names = [function.__name__ for function in functions_of(softmax)]
+    assert names == ["softmax", "helper"]
+
+
+def test_every_mutant_of_a_sound_converter_dies_but_equivalent_ones() -> None:
+    registry = registry_of([softmax])
+    (user,) = registry.converters
+    sound = sound_trials(registry, [user])
+    assert len(sound) == len(FLOATS) + 1
+    fates = {mutant: killed_by(registry, mutant, [user], sound) for mutant in mutants(user, registry)}
+    survivors = [mutant for mutant, fate in fates.items() if not fate]
+    assert len(fates) >= 6
+    assert all("half_to_float" in mutant.kind for mutant in survivors)  # it may only be False
+    assert any("axis read as positive" in mutant.kind for mutant in fates)
+
+
+def test_applying_a_mutant_leaves_no_trace() -> None:
+    before = functions_of(softmax), helper
+    for mutant in mutants(softmax):
+        with mutant.applied(softmax) as applied:
+            assert isinstance(applied, Converter)
+            assert applied is not softmax
+    assert (functions_of(softmax), helper) == before
+
+
+def test_rows_of_a_table_are_exchanged() -> None:
+    registry = registry_of(unary)
+    exp, _ = registry.converters
+    (mutant,) = [mutant for mutant in mutants(exp, registry) if mutant.kind == "row exchanged"]
+    with mutant.applied(exp) as applied:
+        assert isinstance(applied.function, functools.partial)
+        assert applied.function.args == ("NEG",)
+    assert killed_by(registry, mutant, [exp], sound_trials(registry, [exp]))
+
+
+def test_closures_keep_their_cells() -> None:
+    registry = registry_of([closing_over(1.0)])
+    (user,) = registry.converters
+    killed = [o for o in outcomes(registry, Unit(base_of(user)[0], (user,))) if o.killed_by]
+    assert any("RELU" in outcome.mutant for outcome in killed)
+
+
+def test_converters_that_fail_unchanged_judge_nothing() -> None:
+    registry = registry_of([planted.alpha_dropped])
+    assert not any(law == "equals-eager" for _, _, law, _ in sound_trials(registry, registry.converters))
+
+
+def test_a_mutant_that_takes_its_process_down_is_killed_and_the_rest_goes_on() -> None:
+    registry = registry_of([crashing_when_changed])
+    (results,) = run(registry, registry.converters).values()
+    died = [outcome for outcome in results if outcome.killed_by == "the process died"]
+    assert died
+    assert len(results) > len(died)
+
+
+def test_the_report_lists_survivors_and_the_score() -> None:
+    text = report({"plugin.f:1": [Outcome("f:1: cast dropped\n    -a\n    +b", ""), Outcome("f:2: flipped", "law")]})
+    assert "1 of 2 mutants killed: 50.0%" in text
+    assert "cast dropped" in text
+    assert "flipped" not in text

@@ -233,41 +233,41 @@ def clamp_max(ctx: Any, self: Any, max: Any) -> Any:
         some_bound(lambda call: call["self"]),
         same_dtype("self", "min", "max"),
         broadcastable("self", "min", "max"),
-        self=Tensor(NUMBERS),
-        min=Optional(Tensor(NUMBERS)),
-        max=Optional(Tensor(NUMBERS)),
+        self=Tensor(),
+        min=Optional(Tensor()),
+        max=Optional(Tensor()),
     ),
 )
 def clamp_between(ctx: Any, self: Any, min: Any = None, max: Any = None) -> Any:
     """clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor
 
-    MAX, then MIN.
+    MAX, then MIN; of bools OR, then AND.
     """
     return clipped(ctx, self, min, max)
 
 
 @converter(
     aten.clamp_min.Tensor,
-    Domain(same_dtype("self", "min"), broadcastable("self", "min"), self=Tensor(NUMBERS), min=Tensor(NUMBERS)),
+    Domain(same_dtype("self", "min"), broadcastable("self", "min"), self=Tensor(), min=Tensor()),
 )
 def clamp_above(ctx: Any, self: Any, min: Any) -> Any:
     """clamp_min.Tensor(Tensor self, Tensor min) -> Tensor
 
     MAX.
     """
-    return ctx.elementwise("MAX", self, min)
+    return elementwise(ctx, "MAX", self, min)
 
 
 @converter(
     aten.clamp_max.Tensor,
-    Domain(same_dtype("self", "max"), broadcastable("self", "max"), self=Tensor(NUMBERS), max=Tensor(NUMBERS)),
+    Domain(same_dtype("self", "max"), broadcastable("self", "max"), self=Tensor(), max=Tensor()),
 )
 def clamp_below(ctx: Any, self: Any, max: Any) -> Any:
     """clamp_max.Tensor(Tensor self, Tensor max) -> Tensor
 
     MIN.
     """
-    return ctx.elementwise("MIN", self, max)
+    return elementwise(ctx, "MIN", self, max)
 
 
 @converter(aten.relu6.default, Domain(self=Tensor(NUMBERS)))
@@ -303,7 +303,7 @@ def hardtanh(ctx: Any, self: Any, min_val: Any = -1, max_val: Any = 1) -> Any:
         )
     ),
     Domain(
-        input=Tensor(FLOATS),
+        input=Tensor(),
         p=Static(lo=0, hi=1),
         train=Only(False, because="dropout in training is random"),
     ),

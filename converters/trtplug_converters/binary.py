@@ -39,6 +39,7 @@ from trtplug_registry import (
     converter,
     converter_table,
     same_dtype,
+    tensors_in,
 )
 
 aten = torch.ops.aten
@@ -183,20 +184,35 @@ extrema = converter_table({aten.maximum.default: "MAX", aten.minimum.default: "M
 # --- division without a remainder, and the remainder ----------------------------------------------------------------
 
 
+def tensors_dtype(call: Mapping[str, Any]) -> torch.dtype:
+    return tensors_in([call[name] for name in OPERANDS])[0].dtype
+
+
 def nonzero_divisor() -> Relation:
     """Integers are not divided by 0 (eager raises)."""
 
     def arrange(call: dict[str, Any], choose: Choose) -> None:
-        self, other = call["self"], call["other"]
-        if (self if isinstance(self, TensorFacts) else other).dtype.is_floating_point:
+        other, positive = call["other"], choose.boolean()
+        if tensors_dtype(call).is_floating_point:
             return
         if isinstance(other, TensorFacts):
-            values = (1, 2**31 - 1) if choose.boolean() else (1 - 2**31, -1)
-            call["other"] = other._replace(values=values)
+            call["other"] = other._replace(values=(1, 2**31 - 1) if positive else (1 - 2**31, -1))
         elif other == 0:
-            call["other"] = choose.one_of([1, -1, 2, 3])
+            call["other"] = 1 if positive else -1
 
-    return Relation("a divisor other than 0", ("self", "other"), None, arrange)
+    return Relation("a divisor other than 0", OPERANDS, None, arrange)
+
+
+def telling_floats(**values: tuple[float, float]) -> Relation:
+    """Floats, which the domain refuses, are operands that tell eager from TensorRT: by dtype, self and other."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        dtype = str(tensors_dtype(call)).removeprefix("torch.")
+        for name, value in zip(OPERANDS, values.get(dtype, ()), strict=False):
+            is_tensor = isinstance(call[name], TensorFacts)
+            call[name] = call[name]._replace(values=(value, value)) if is_tensor else value
+
+    return Relation("floats that tell", OPERANDS, None, arrange)
 
 
 def mode_fits_dtype() -> Relation:
@@ -261,24 +277,23 @@ def remainder(quotient: str, ctx: Any, self: Any, other: Any) -> Any:
 
 
 INEXACT = "TensorRT has no remainder of floats, and floors their rounded quotient where eager floors the exact one"
+# quotients just below 5, infinite (65520 is, as float16), and below 0 by less than float32 can say
+FLOORS = telling_floats(float32=(1.5, 0.3), float16=(65520, 0.3), bfloat16=(-1e-38, 1e18))
+REMAINDERS = telling_floats(float32=(1.5, 0.3), float16=(100, 0.3), bfloat16=(100, 0.3))
 remainders = (
-    converter(aten.floor_divide.default, either_side(INTS, nonzero_divisor(), because=INEXACT))(floor_divide),
+    converter(aten.floor_divide.default, either_side(INTS, nonzero_divisor(), FLOORS, because=INEXACT))(floor_divide),
     *converter_table(
         {aten.remainder.Tensor: "FLOOR_DIV", aten.fmod.Tensor: "DIV"},
-        two_tensors(INTS, nonzero_divisor(), because=INEXACT),
+        two_tensors(INTS, nonzero_divisor(), REMAINDERS, because=INEXACT),
     )(remainder),
     *converter_table(
         {aten.remainder.Scalar: "FLOOR_DIV", aten.fmod.Scalar: "DIV"},
-        number_right(INTS, nonzero_divisor(), because=INEXACT),
+        number_right(INTS, nonzero_divisor(), REMAINDERS, because=INEXACT),
     )(remainder),
 )
 
 
 # --- powers -------------------------------------------------------------------------------------------------------
-
-
-def one(ctx: Any, x: Any) -> Any:
-    return elementwise(ctx, "POW", x, 0)
 
 
 def square(ctx: Any, x: Any) -> Any:
@@ -308,6 +323,18 @@ EXACT_POWERS: Mapping[float, Callable[[Any, Any], Any]] = {
 }
 
 
+def whole_power(ctx: Any, x: Any, exponent: int) -> Any:
+    """x ** exponent by squaring: products wrap around as eager's do, where TensorRT's powers of integers saturate."""
+    if exponent < 2:
+        return x if exponent == 1 else elementwise(ctx, "POW", x, 0)
+    half = whole_power(ctx, x, exponent // 2)
+    even = elementwise(ctx, "PROD", half, half)
+    return elementwise(ctx, "PROD", even, x) if exponent % 2 else even
+
+
+EXPONENT = Static(-(2**24), 2**24, nan=True, because="float32 rounds larger exponents, and odd ones become even")
+
+
 def whole_exponent() -> Relation:
     """Integers have no negative powers (eager raises)."""
 
@@ -320,22 +347,30 @@ def whole_exponent() -> Relation:
 
 @converter(
     aten.pow.Tensor_Scalar,
-    Domain(keeps_dtype("exponent"), whole_exponent(), self=Tensor(NUMBERS), exponent=NUMBER),
+    Domain(keeps_dtype("exponent"), whole_exponent(), self=Tensor(NUMBERS), exponent=EXPONENT),
 )
 def power(ctx: Any, self: Any, exponent: Any) -> Any:
     """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor
 
-    POW; products, a reciprocal or a root for the exponents that eager computes so.
+    POW; products, a reciprocal or a root for the exponents that eager computes so, and products for integers.
     """
-    if is_number(exponent) and exponent == 1:
+    if ctx.dtype(self) in INTS:
+        return whole_power(ctx, self, exponent)
+    if exponent == 1:
         return self
-    exact = EXACT_POWERS.get(exponent) if is_number(exponent) else None
+    exact = EXACT_POWERS.get(exponent)
     if exact is not None:
         return rounding_once(ctx, lambda x: exact(ctx, x), self)
     return elementwise(ctx, "POW", *in_dtype(ctx, self, exponent))
 
 
-@converter(aten.pow.Scalar, Domain(keeps_dtype("self", beside=("exponent",)), self=NUMBER, exponent=Tensor(NUMBERS)))
+SATURATES = "TensorRT's powers of integers go by way of float64 and saturate, where eager's wrap around"
+
+
+@converter(
+    aten.pow.Scalar,
+    Domain(keeps_dtype("self", beside=("exponent",)), self=NUMBER, exponent=Tensor(FLOATS, because=SATURATES)),
+)
 def power_of_number(ctx: Any, self: Any, exponent: Any) -> Any:
     """pow.Scalar(Scalar self, Tensor exponent) -> Tensor
 
@@ -344,7 +379,7 @@ def power_of_number(ctx: Any, self: Any, exponent: Any) -> Any:
     return elementwise(ctx, "POW", *in_dtype(ctx, self, exponent))
 
 
-@converter(aten.pow.Tensor_Tensor, two_tensors(NUMBERS, names=("self", "exponent")))
+@converter(aten.pow.Tensor_Tensor, two_tensors(FLOATS, names=("self", "exponent"), because=SATURATES))
 def power_of_tensors(ctx: Any, self: Any, exponent: Any) -> Any:
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor
 

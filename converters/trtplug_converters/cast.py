@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,17 +21,16 @@ from trtplug_registry import (
     TensorFacts,
     converter,
     converter_table,
+    tensors_in,
 )
 
 aten = torch.ops.aten
 
-BYTES = (torch.uint8, torch.int8)
-SOURCE = Tensor((*ALL, *BYTES))
-DTYPE = Only(*ALL, *BYTES, because="not a TensorRT type")
-MEMORY = Anything(because="memory layouts mean nothing in an engine")
+SOURCE = Tensor((*ALL, torch.uint8))
+DTYPE = Only(*ALL, because="not a type that TensorRT computes with")
+MEMORY = Anything(because="where and how tensors lie in memory means nothing in an engine")
 DEVICE = Anything(because="an engine runs on one device")
 STRIDED = Only(None, torch.strided)
-UNPINNED = Only(None, False)
 FLAG = Anything(because="copies mean nothing in an engine")
 
 
@@ -42,17 +42,35 @@ def within_target(argument: str = "dtype") -> Relation:
         target = target.dtype if isinstance(target, TensorFacts) else target
         if target is None or target.is_floating_point or not source.dtype.is_floating_point or target == torch.bool:
             return
-        info = torch.iinfo(target)
-        most = 2.0 ** (info.bits - 2) if info.bits > 8 else float(info.max)
-        call["self"] = source._replace(values=(float(info.min) if info.bits <= 8 else -most, most))
+        most = 2.0 ** (torch.iinfo(target).bits - 2)
+        call["self"] = source._replace(values=(-most, most))
 
     return Relation("elements within the range of the dtype", ("self", argument), None, arrange)
 
 
-COPY = {"dtype": Optional(DTYPE), "layout": STRIDED, "device": DEVICE, "pin_memory": UNPINNED, "non_blocking": FLAG}
+def computed_bytes() -> Relation:
+    """A byte tensor comes from outside: a picture, say."""
+
+    def is_constant(call: Mapping[str, Any]) -> bool:
+        return any(facts.constant for facts in tensors_in(call["self"]) if facts.dtype == torch.uint8)
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        call["self"] = call["self"]._replace(constant=call["self"].constant and not is_constant(call))
+
+    return Relation(
+        "bytes that are not known at compile time",
+        ("self",),
+        lambda call: not is_constant(call),
+        arrange,
+        "TensorRT has no constants of bytes",
+    )
 
 
-@converter(aten._to_copy.default, Domain(within_target(), self=SOURCE, **COPY, memory_format=MEMORY))
+HOW = {"non_blocking": FLAG, "copy": FLAG, "memory_format": MEMORY}
+COPY = {"dtype": Optional(DTYPE), "layout": STRIDED, "device": DEVICE, "pin_memory": MEMORY, "non_blocking": FLAG}
+
+
+@converter(aten._to_copy.default, Domain(computed_bytes(), within_target(), self=SOURCE, **COPY, memory_format=MEMORY))
 def to_copy(
     ctx: Any,
     self: Any,
@@ -72,7 +90,10 @@ def to_copy(
     return ctx.cast(self, ctx.outputs[0].dtype)
 
 
-@converter(aten.to.dtype_layout, Domain(within_target(), self=SOURCE, **COPY, copy=FLAG, memory_format=MEMORY))
+@converter(
+    aten.to.dtype_layout,
+    Domain(computed_bytes(), within_target(), self=SOURCE, **{**COPY, **HOW}),
+)
 def to_layout(
     ctx: Any,
     self: Any,
@@ -94,7 +115,8 @@ def to_layout(
 
 
 @converter(
-    aten.to.dtype, Domain(within_target(), self=SOURCE, dtype=DTYPE, non_blocking=FLAG, copy=FLAG, memory_format=MEMORY)
+    aten.to.dtype,
+    Domain(computed_bytes(), within_target(), self=SOURCE, dtype=DTYPE, **HOW),
 )
 def to_dtype(
     ctx: Any, self: Any, dtype: Any, non_blocking: bool = False, copy: bool = False, memory_format: Any = None
@@ -110,7 +132,14 @@ def to_dtype(
 @converter(
     aten.to.device,
     Domain(
-        within_target(), self=SOURCE, device=DEVICE, dtype=DTYPE, non_blocking=FLAG, copy=FLAG, memory_format=MEMORY
+        computed_bytes(),
+        within_target(),
+        self=SOURCE,
+        device=DEVICE,
+        dtype=DTYPE,
+        non_blocking=FLAG,
+        copy=FLAG,
+        memory_format=MEMORY,
     ),
 )
 def to_device(
@@ -130,7 +159,7 @@ def to_device(
     return ctx.cast(self, dtype)
 
 
-@converter(aten.type_as.default, Domain(within_target("other"), self=SOURCE, other=SOURCE))
+@converter(aten.type_as.default, Domain(computed_bytes(), within_target("other"), self=SOURCE, other=Tensor()))
 def type_as(ctx: Any, self: Any, other: Any) -> Any:
     """type_as(Tensor self, Tensor other) -> Tensor
 

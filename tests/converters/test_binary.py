@@ -25,6 +25,7 @@ FLOAT, HALF, INT, BOOL = (torch.ones(3, dtype=d) for d in (torch.float32, torch.
         (aten.pow.Tensor_Scalar, (FLOAT, 0.5), "UNARY SQRT"),
         (aten.pow.Tensor_Scalar, (FLOAT, 1), ""),
         (aten.pow.Tensor_Scalar, (FLOAT, 2.5), "ELEMENTWISE POW"),
+        (aten.pow.Tensor_Scalar, (INT, 5), "ELEMENTWISE PROD, ELEMENTWISE PROD, ELEMENTWISE PROD"),
     ],
 )
 def test_layers(layers: Any, op: Any, args: tuple[Any, ...], expected: str) -> None:
@@ -43,6 +44,7 @@ def test_alpha_is_a_product(layers: Any) -> None:
         (aten.mul.Scalar, (BOOL, 2), "leaves the tensor's dtype as it is"),
         (aten.div.Tensor, (INT, INT), "TensorRT's quotient of integers is an integer"),
         (aten.floor_divide.default, (FLOAT, FLOAT), "floors their rounded quotient where eager floors the exact one"),
+        (aten.pow.Tensor_Tensor, (INT, INT), "go by way of float64 and saturate"),
         (aten.add.Tensor, (FLOAT.double(), FLOAT.double()), "float64[3], but needs float32"),
     ],
 )

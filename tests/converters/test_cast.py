@@ -25,5 +25,5 @@ def test_layers(layers: Any, op: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int16, torch.complex64])
 def test_refuses_what_is_no_type_of_tensorrt(refusal: Any, dtype: torch.dtype) -> None:
-    assert "not a TensorRT type" in refusal(aten.to.dtype, FLOAT, dtype)
+    assert "not a type that TensorRT computes with" in refusal(aten.to.dtype, FLOAT, dtype)
     assert "not a TensorRT type" in refusal(aten.to.dtype, FLOAT.to(dtype), torch.float32)

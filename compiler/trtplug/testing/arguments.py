@@ -145,7 +145,8 @@ def _static(draws: Draws, spec: Static, request: Request) -> Any:
     kinds: list[st.SearchStrategy[Any]] = [st.sampled_from([float(value) for value in floats])]
     if request.type.endswith(("number", "Tensor")) and math.ceil(max(spec.lo, -100)) <= math.floor(min(spec.hi, 100)):
         kinds.append(small_integers(spec.lo, spec.hi))
-        if wide := [value for value in _WIDE if spec.lo <= value <= spec.hi]:
+        whole = request.dtype is not None and not request.dtype.is_floating_point  # halves would overflow
+        if wide := [value for value in _WIDE if whole and spec.lo <= value <= spec.hi]:
             kinds.append(st.sampled_from(wide))
     return draws(st.one_of(kinds), request.place)
 

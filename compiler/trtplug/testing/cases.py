@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import torch
 
 from trtplug.testing.drawing import dtypes_of
-from trtplug.testing.laws import BY_DTYPE, Law, check_converter
-from trtplug.testing.profiles import PROFILES, Profile
-from trtplug_registry import Converter, Registry, unknown_name
+from trtplug.testing.laws import BY_DTYPE, Law, check_converter, profile_named
+from trtplug.testing.profiles import Profile
+from trtplug_registry import Converter, Registry
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,8 +38,10 @@ class LawCase:
         return self.id
 
 
-def law_cases(registry: Registry) -> list[LawCase]:
+def law_cases(registry: Registry, profile: Profile | str | None = None) -> list[LawCase]:
     """Every law, over every converter of a registry whose op is loaded, and over its dtypes.
+
+    The profile is that of the environment where None is given.
 
     For a parametrized test::
 
@@ -47,15 +49,27 @@ def law_cases(registry: Registry) -> list[LawCase]:
         def test_law(case):
             case.check()
     """
-    return [case for converter in registry if converter.overloads() for case in _cases(registry, converter)]
+    chosen = profile_of_environment() if profile is None else profile_named(profile)
+    return [case for converter in registry if converter.overloads() for case in _cases(registry, converter, chosen)]
 
 
-def _cases(registry: Registry, converter: Converter) -> Iterator[LawCase]:
+def _cases(registry: Registry, converter: Converter, profile: Profile) -> Iterator[LawCase]:
     for law in Law:
         if law is Law.DYNAMIC and not can_be_dynamic(converter):
             continue
-        for dtype in dtypes_of(converter.domain) if law in BY_DTYPE else (None,):
+        dtypes = dtypes_of(converter.domain) if law in BY_DTYPE else (None,)
+        if law is Law.DYNAMIC and not profile.every_dtype:
+            dtypes = one_of_each_kind(dtypes)
+        for dtype in dtypes:
             yield LawCase(registry, converter, law, dtype)
+
+
+def one_of_each_kind(dtypes: tuple[torch.dtype | None, ...]) -> tuple[torch.dtype | None, ...]:
+    """The first float, the first integer, and bool, of those that are there."""
+    kinds: dict[object, torch.dtype | None] = {}
+    for dtype in dtypes:
+        kinds.setdefault("float" if dtype is not None and dtype.is_floating_point else dtype is torch.bool, dtype)
+    return tuple(kinds.values())
 
 
 def can_be_dynamic(converter: Converter) -> bool:
@@ -68,7 +82,4 @@ def profile_of_environment() -> Profile:
     Raises:
         UnknownNameError: there is no such profile.
     """
-    name = os.environ.get("TRTPLUG_LAWS", "ci")
-    if name not in PROFILES:
-        raise unknown_name("profile in TRTPLUG_LAWS", name, PROFILES)
-    return PROFILES[name]
+    return profile_named(os.environ.get("TRTPLUG_LAWS", "ci"))

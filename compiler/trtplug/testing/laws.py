@@ -74,7 +74,7 @@ def check_converter(
     (found, *more) = _found(registry, converter)
     if more:
         raise unknown_name("single converter", str(converter), [c.id for c in (found, *more)])
-    chosen = _profile(profile)
+    chosen = profile_named(profile)
     for one in list(Law) if law is None else [_law(law)]:
         dtypes = (dtype,) if dtype is not None or one not in BY_DTYPE else dtypes_of(found.domain)
         for each in dtypes:
@@ -96,7 +96,12 @@ def _found(registry: Registry, asked: Converter | str) -> list[Converter]:
     return found
 
 
-def _profile(profile: Profile | str) -> Profile:
+def profile_named(profile: Profile | str) -> Profile:
+    """The profile itself, or the one of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
     if isinstance(profile, Profile):
         return profile
     if profile not in PROFILES:

@@ -19,6 +19,8 @@ class Profile:
         points: random sizes between min and max that each of these is run at, besides min, opt and max.
         builds: most engines built for one converter and dtype, over all laws.
         forced: calls forced past one restriction before it counts as needless.
+        every_dtype: whether symbolic sizes are tried for every dtype, and not for one float, one integer and bool only:
+            law 1 has tried the values of each.
         derandomize: whether every run draws the same.
         shrink: whether what fails is made small.
     """
@@ -30,6 +32,7 @@ class Profile:
     points: int
     builds: int
     forced: int
+    every_dtype: bool = False
     derandomize: bool = True
     shrink: bool = True
 
@@ -48,6 +51,16 @@ class Profile:
         )
 
 
-CI = Profile("ci", calls=16, values=2, dynamic_calls=6, points=2, builds=3, forced=8)
-NIGHTLY = Profile("nightly", calls=300, values=4, dynamic_calls=100, points=6, builds=12, forced=60, derandomize=False)
+CI = Profile("ci", calls=16, values=2, dynamic_calls=5, points=2, builds=2, forced=8)
+NIGHTLY = Profile(
+    "nightly",
+    calls=300,
+    values=4,
+    dynamic_calls=100,
+    points=6,
+    builds=12,
+    forced=60,
+    every_dtype=True,
+    derandomize=False,
+)
 PROFILES = {profile.name: profile for profile in (CI, NIGHTLY)}

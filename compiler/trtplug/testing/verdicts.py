@@ -83,7 +83,7 @@ def _ask(trial: Trial, node: Node, env: ShapeEnv) -> None:
         ) from error
     if _state(node, env) != before:
         raise LawViolationError(f"{trial.law}: asking about {node.format_node()} changed its graph or left a guard")
-    if not isinstance(support, Supported | Unsupported) or support is not again:
+    if not isinstance(support, Supported | Unsupported) or support != again:
         raise LawViolationError(f"{trial.law}: asked twice about {node.format_node()}: {support!r}, then {again!r}")
     if isinstance(support, Unsupported) and not all(_well_said(reason) for reason in support.reasons):
         raise LawViolationError(f"{trial.law}: {node.format_node()} is refused without reason: {support.reasons!r}")

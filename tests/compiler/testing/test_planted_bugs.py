@@ -123,7 +123,10 @@ def test_one_case_per_converter_law_and_dtype() -> None:
     ids = [case.id for case in cases]
     assert len(set(ids)) == len(ids)
     assert "tested:aten::exp-right_exp-bfloat16-equals-eager" in ids
-    assert "tested:aten::exp-right_exp-bfloat16-dynamic" in ids
+    assert "tested:aten::exp-right_exp-float32-dynamic" in ids
+    assert "tested:aten::exp-right_exp-bfloat16-dynamic" not in ids
+    nightly = [case.id for case in law_cases(registry_of([planted.right_exp]), "nightly")]
+    assert "tested:aten::exp-right_exp-bfloat16-dynamic" in nightly
     assert "tested:aten::exp-needlessly_static-bfloat16-dynamic" not in ids
 
 

@@ -21,6 +21,7 @@ FAMILIES = (
     "unary",
     "activation",
     "binary",
+    "power",
     "compare",
     "cast",
     "linear",

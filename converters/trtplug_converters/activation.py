@@ -127,11 +127,32 @@ def gated(compute: Callable[[Any, Any], Any], ctx: Any, self: Any) -> Any:
     return rounding_once(ctx, lambda x: compute(ctx, x), self)
 
 
+def finite_slope() -> Relation:
+    """The coefficient of an ELU's negative part, which is the layer's parameter."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        if not _is_finite(call["alpha"] * call["scale"]):
+            call["alpha"], call["scale"] = 1.5, choose.one_of((1.0, 2.0, -0.5))
+
+    return Relation(
+        "alpha times scale finite in float32",
+        ("alpha", "scale"),
+        lambda call: _is_finite(call["alpha"] * call["scale"]),
+        arrange,
+        FINITE.reason("range"),
+    )
+
+
+def _is_finite(number: float) -> bool:
+    return abs(number) <= FINITE.hi
+
+
 @converter(
     aten.elu.default,
     Domain(
+        finite_slope(),
         self=Tensor(FLOATS),
-        alpha=FINITE,
+        alpha=Static(),
         scale=Static(),
         input_scale=Static(lo=0, because="TensorRT's ELU takes the exponential of negative inputs alone"),
     ),
@@ -139,17 +160,21 @@ def gated(compute: Callable[[Any, Any], Any], ctx: Any, self: Any) -> Any:
 def elu(ctx: Any, self: Any, alpha: Any = 1, scale: Any = 1, input_scale: Any = 1) -> Any:
     """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor
 
-    One activation layer; products with the scales, and a choice by sign where the input has one of its own.
+    One activation layer; with scales, a choice by sign between the input's multiple and the layer.
     """
 
     def compute(x: Any) -> Any:
         inner = x if input_scale == 1 else ctx.elementwise("PROD", x, input_scale)
-        result = ctx.activation("ELU", inner, alpha=float(alpha))
-        if input_scale != 1:
-            result = ctx.select(ctx.elementwise("GREATER", x, 0.0), x, result)
-        return result if scale == 1 else ctx.elementwise("PROD", result, scale)
+        below = ctx.activation("ELU", inner, alpha=float(alpha * scale))
+        if scale == 1 and input_scale == 1:
+            return below
+        above = x if scale == 1 else ctx.elementwise("PROD", x, scale)
+        return ctx.select(ctx.elementwise("GREATER", x, 0.0), above, below)
 
     return rounding_once(ctx, compute, self)
+
+
+OVERFLOW = math.log(torch.finfo(torch.float32).max)
 
 
 @converter(aten.softplus.default, Domain(self=Tensor(FLOATS), beta=Static(), threshold=Static()))
@@ -162,6 +187,8 @@ def softplus(ctx: Any, self: Any, beta: Any = 1, threshold: Any = 20) -> Any:
     def compute(x: Any) -> Any:
         inner = x if beta == 1 else ctx.elementwise("PROD", x, beta)
         soft = ctx.activation("SOFTPLUS", inner, alpha=1.0, beta=1.0)
+        if threshold > OVERFLOW:  # eager's exponential overflows here, the layer's does not
+            soft = ctx.select(ctx.elementwise("GREATER", inner, OVERFLOW), math.inf, soft)
         soft = soft if beta == 1 else ctx.elementwise("DIV", soft, beta)
         return ctx.select(ctx.elementwise("GREATER", inner, threshold), x, soft)
 

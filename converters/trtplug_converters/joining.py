@@ -26,7 +26,6 @@ from trtplug_registry import (
     converter_table,
     distinct_axes,
     same_dtype,
-    same_shape,
 )
 
 aten = torch.ops.aten
@@ -66,10 +65,22 @@ def cat(_row: None, ctx: ConverterContext, tensors: list[NetworkTensor], dim: in
     return ctx.concat([tensor for tensor in tensors if ctx.rank(tensor) == largest], dim)
 
 
+def all_alike(of: str, place: str) -> Relation:
+    """The tensors have one shape, and a new dimension fits in at this place (eager demands it)."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        shape = call[of][0].shape
+        call[of] = [facts._replace(shape=shape) for facts in call[of]]
+        places = len(shape) + 1
+        call[place] = call[place] % places - places * choose.boolean()
+
+    return Relation(f"{of} of one shape", (of, place), None, arrange)
+
+
 @converter(
     aten.stack.default,
     Domain(
-        same_shape("tensors"),
+        all_alike("tensors", "dim"),
         same_dtype("tensors"),
         tensors=ListOf(Tensor(rank=(0, MAX_RANK - 1), because=RANK_LIMIT), shortest=1),
         dim=Axis("tensors", insert=True),

@@ -146,6 +146,9 @@ def call_at(symbolic: SymbolicCall, point: Point, fixed: Mapping[str, torch.Tens
             eager = run_eager(candidate, {**plain_values(candidate), **fixed})
         except EAGER_ERRORS:
             continue
+        made = symbolic.graph.node.meta["val"]
+        if isinstance(eager, list | tuple) and len(eager) != len(made):  # a split into another number of pieces
+            continue
         results = symbolic.graph.expected(eager)
         if [tuple(result.shape) for result in results] == symbolic.promised(point):
             return candidate

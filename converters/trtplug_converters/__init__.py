@@ -27,6 +27,9 @@ FAMILIES = (
     "linear",
     "reduction",
     "softmax",
+    "normalization",
+    "convolution",
+    "pooling",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def with_spatial_axes(ctx: ConverterContext, tensor: NetworkTensor, spatial: int
     return ctx.unsqueeze(tensor, axes), axes
 
 
-def spread(values: list[int], count: int) -> list[int]:
+def spread(values: Sequence[int], count: int) -> list[int]:
     """A list of one value stands for one per axis."""
     return list(values) * count if len(values) == 1 else list(values)
 

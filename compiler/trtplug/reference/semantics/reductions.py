@@ -94,7 +94,7 @@ def ragged_softmax(x: Tensor, bounds: Tensor) -> Tensor:
 def normalize(x: Tensor, scale: Tensor, bias: Tensor, axes: list[int], epsilon: float) -> Tensor:
     """NORMALIZATION: (x - mean) / sqrt(variance + epsilon) * scale + bias, moments taken over the axes."""
     mean = torch.mean(x, axes, keepdim=True)
-    variance = torch.var(x, axes, unbiased=False, keepdim=True)
+    variance = torch.mean(torch.square(x - mean), axes, keepdim=True)  # torch.var warns where there is no element
     return (x - mean) / torch.sqrt(variance + epsilon) * scale + bias
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -83,15 +85,21 @@ def deconvolution(
     return y if bias is None else y + bias.reshape([1, -1] + [1] * (y.dim() - 2))
 
 
+def _slide(pool: Callable[..., Tensor], x: Tensor, window: list[int], stride: list[int]) -> Tensor:
+    """One of Torch's pooling functions on each channel by itself, since they take no tensor without channels."""
+    y = pool(x.flatten(0, 1).unsqueeze(1), window, stride)
+    return y.reshape(*x.shape[:2], *y.shape[2:])
+
+
 def _max(x: Tensor, pads: Pads, window: list[int], stride: list[int]) -> Tensor:
     pool = functional.max_pool2d if len(window) == 2 else functional.max_pool3d
-    return pool(functional.pad(x, flat_padding(*pads), value=-torch.inf), window, stride)
+    return _slide(pool, functional.pad(x, flat_padding(*pads), value=-torch.inf), window, stride)
 
 
 def _average(x: Tensor, pads: Pads, window: list[int], stride: list[int], inner: bool) -> Tensor:
     """Mean over each window, or (inner) over the part of it that lies on the input itself."""
     pool = functional.avg_pool2d if len(window) == 2 else functional.avg_pool3d
-    mean = pool(functional.pad(x, flat_padding(*pads)), window, stride)
+    mean = _slide(pool, functional.pad(x, flat_padding(*pads)), window, stride)
     if not inner or not any(pads[0] + pads[1]):
         return mean
     return mean / pool(functional.pad(torch.ones_like(x[:1, :1]), flat_padding(*pads)), window, stride)

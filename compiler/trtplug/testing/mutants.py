@@ -11,7 +11,7 @@ import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from trtplug.testing.mutations import Mutation, enum_siblings, mutations
@@ -43,12 +43,9 @@ class Mutant:
         """The converter with the change; what modules refer to is exchanged for as long as this lasts."""
         original, row = base_of(converter)
         function: Any = self.replacement if original is self.function else original
-        changed = (
-            functools.partial(function, *(self.row or row))
-            if isinstance(converter.function, functools.partial)
-            else function
-        )
-        with _exchanged(self.function, self.replacement):
+        values = tuple(self.replacement if value is self.function else value for value in self.row or row)
+        changed = functools.partial(function, *values) if values else function
+        with _exchanged(self.function, self.replacement, functions_of(converter)):
             yield dataclasses.replace(converter, function=changed)
 
     def __str__(self) -> str:
@@ -73,6 +70,9 @@ def functions_of(converter: Converter) -> tuple[types.FunctionType, ...]:
                 visit(item)
         if isinstance(value, Converter):
             visit(base_of(value)[0])
+        if type(value) is dict:
+            for item in value.values():
+                visit(item)
         if not isinstance(value, types.FunctionType) or value in found:
             return
         if value.__module__.partition(".")[0] != package:
@@ -201,21 +201,33 @@ def _compiled(function: types.FunctionType, mutation: Mutation) -> types.Functio
 
 
 @contextlib.contextmanager
-def _exchanged(old: types.FunctionType, new: types.FunctionType) -> Iterator[None]:
-    """Within the function's package, every module's reference to `old` is one to `new`."""
+def _exchanged(
+    old: types.FunctionType, new: types.FunctionType, users: tuple[types.FunctionType, ...]
+) -> Iterator[None]:
+    """Every reference to `old` is one to `new`: in its package's modules, their dicts, and the users' closures."""
     package = old.__module__.partition(".")[0]
-    changed: list[tuple[Any, str]] = []
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == package:
-            space: Mapping[str, Any] = getattr(module, "__dict__", {})
-            changed += [(module, key) for key, value in list(space.items()) if value is old]
+    spaces = [vars(module) for name, module in list(sys.modules.items()) if name.partition(".")[0] == package]
+    tables = [value for space in spaces for value in space.values() if type(value) is dict]
+    changed = [(space, key) for space in (*spaces, *tables) for key, value in list(space.items()) if value is old]
+    cells = [cell for user in users for cell in user.__closure__ or () if _content(cell) is old]
     try:
-        for module, key in changed:
-            setattr(module, key, new)
+        for space, key in changed:
+            space[key] = new
+        for cell in cells:
+            cell.cell_contents = new
         yield
     finally:
-        for module, key in changed:
-            setattr(module, key, old)
+        for space, key in changed:
+            space[key] = old
+        for cell in cells:
+            cell.cell_contents = old
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled
+        return None
 
 
 def _diff(before: str, after: str) -> str:

@@ -15,7 +15,7 @@ import select
 import signal
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from trtplug.testing.drawing import dtypes_of
@@ -25,10 +25,10 @@ from trtplug.testing.mutants import Mutant, exchanged_rows, functions_of, mutant
 from trtplug.testing.profiles import Profile
 from trtplug_registry import Converter, Plugin, Registry, unknown_name
 
-PROFILE = Profile("mutation", calls=30, values=2, dynamic_calls=6, points=1, builds=1, forced=1, shrink=False)
+PROFILE = Profile("mutation", calls=20, values=2, dynamic_calls=5, points=1, builds=1, forced=1, shrink=False)
 PATIENCE = 60
 """Seconds after which a mutant counts as killed: it hangs."""
-MOST_USERS = 4
+MOST_USERS = 3
 """A helper that many converters share is tried with this many of them."""
 
 
@@ -150,8 +150,19 @@ def outcomes(registry: Registry, unit: Unit, skip: int = 0) -> Iterator[Outcome]
 # --- the run, in processes of its own: a mutant may take its process down ---------------------------------------------
 
 
-def run(registry: Registry, chosen: Sequence[Converter], jobs: int = 1) -> dict[str, list[Outcome]]:
+def run(
+    registry: Registry,
+    chosen: Sequence[Converter],
+    jobs: int = 1,
+    progress: Callable[[str, list[Outcome]], None] | None = None,
+) -> dict[str, list[Outcome]]:
     """Tries every mutant of some converters. A mutant that crashes its process is killed; the rest goes on.
+
+    Args:
+        registry: that they belong to.
+        chosen: the converters.
+        jobs: processes at a time.
+        progress: called with each function's name and outcomes as it is done.
 
     Returns:
         The outcomes by function, in the order of the registry.
@@ -182,6 +193,8 @@ def run(registry: Registry, chosen: Sequence[Converter], jobs: int = 1) -> dict[
                 del running[pipe]
                 os.close(pipe)
                 os.wait()
+                if done and progress is not None:
+                    progress(_name(unit), results)
                 if not done:  # the process died of a mutant: count that one, and go on after it
                     results.append(Outcome(f"{_name(unit)}: number {len(results) + 1}", "the process died"))
                     waiting.insert(0, unit)
@@ -207,6 +220,10 @@ def _fork(registry: Registry, unit: Unit, skip: int) -> int:
 
 def _name(unit: Unit) -> str:
     return f"{unit.function.__module__}.{unit.function.__qualname__}:{unit.function.__code__.co_firstlineno}"
+
+
+def _show_progress(name: str, results: list[Outcome]) -> None:
+    print(f"{sum(bool(o.killed_by) for o in results)} of {len(results)} {name}", file=sys.stderr, flush=True)
 
 
 def report(found: dict[str, list[Outcome]]) -> str:
@@ -235,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [c for c in registry if not options.converter or options.converter in f"{c.id} {c.name}"]
     if not chosen:
         raise unknown_name("converter", options.converter, [c.id for c in registry])
-    found = run(registry, chosen, options.jobs)
+    found = run(registry, chosen, options.jobs, _show_progress)
     print(report(found))
     every = [outcome for results in found.values() for outcome in results]
     return int(sum(bool(o.killed_by) for o in every) < options.at_least * len(every))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trtplug.testing import registry_of
-from trtplug.testing.mutants import base_of, functions_of, mutants
+from trtplug.testing.mutants import Mutant, base_of, functions_of, mutants
 from trtplug.testing.mutate import Outcome, Unit, killed_by, outcomes, report, run, sound_trials
 from trtplug.testing.mutations import enum_siblings, mutations
 from trtplug_registry import FLOATS, Axis, Converter, Domain, Only, Tensor, converter, converter_table
@@ -33,6 +33,35 @@ def softmax(ctx, self, dim, half_to_float):  # type: ignore[no-untyped-def]  # a
 @converter_table({aten.exp.default: "EXP", aten.neg.default: "NEG"}, Domain(self=Tensor(FLOATS)))
 def unary(op, ctx, self):  # type: ignore[no-untyped-def]  # a toy
     return ctx.unary(op, self)
+
+
+def doubled(ctx, tensor):  # type: ignore[no-untyped-def]  # a toy
+    return ctx.elementwise("SUM", tensor, tensor)
+
+
+def unchanged(ctx, tensor):  # type: ignore[no-untyped-def]  # a toy
+    return ctx.elementwise("PROD", tensor, 1)
+
+
+BY_NAME = {"unchanged": unchanged}
+
+
+@converter_table({aten.alias.default: unchanged}, Domain(self=Tensor(FLOATS)))
+def row_is_a_function(row, ctx, self):  # type: ignore[no-untyped-def]  # a toy
+    return row(ctx, self)
+
+
+@converter(aten.alias.default, Domain(self=Tensor(FLOATS)))
+def looked_up(ctx, self):  # type: ignore[no-untyped-def]  # a toy
+    return BY_NAME["unchanged"](ctx, self)
+
+
+def holding(helper):  # type: ignore[no-untyped-def]  # a toy
+    @converter(aten.alias.default, Domain(self=Tensor(FLOATS)))
+    def held(ctx, self):  # type: ignore[no-untyped-def]  # a toy
+        return helper(ctx, self)
+
+    return held
 
 
 def closing_over(scale):  # type: ignore[no-untyped-def]  # a toy
@@ -141,6 +170,17 @@ def test_closures_keep_their_cells() -> None:
     (user,) = registry.converters
     killed = [o for o in outcomes(registry, Unit(base_of(user)[0], (user,))) if o.killed_by]
     assert any("RELU" in outcome.mutant for outcome in killed)
+
+
+@pytest.mark.parametrize("user", [*row_is_a_function, looked_up, holding(unchanged)], ids=lambda user: user.name)
+def test_a_helper_is_changed_however_it_is_reached(user: Converter) -> None:
+    assert unchanged in functions_of(user)
+    registry = registry_of([user])
+    (found,) = registry.converters
+    wrong = Mutant(unchanged, "doubled", "here", "", doubled)
+    assert killed_by(registry, wrong, [found], sound_trials(registry, [found]))
+    assert BY_NAME["unchanged"] is unchanged
+    assert sound_trials(registry, [found])
 
 
 def test_converters_that_fail_unchanged_judge_nothing() -> None:

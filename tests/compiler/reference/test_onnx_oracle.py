@@ -149,7 +149,9 @@ def test_cause_layout_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attrs", "expected"), [({}, np.tril), ({"upper": 1}, np.triu), ({"upper": 0}, np.tril)], ids=str
+    ("attrs", "expected"),
+    [({}, np.tril), ({"upper": 1}, np.triu), ({"upper": 0}, np.tril)],
+    ids=["by default", "upper", "lower"],
 )
 def test_cause_trilu_s_default(attrs: dict[str, int], expected: Any) -> None:
     x = np.arange(9, dtype="f4").reshape(3, 3)

@@ -181,7 +181,8 @@ class _Conversion:
             raise self.network.fail(f"the converter {converter.id} returned a {kind}, not a network tensor")
         shape, dtype = tuple(tensor.shape), self.network.dtype(tensor)
         agrees = len(shape) == promised.dim() and all(
-            made == size or made == -1 or not isinstance(size, int) for made, size in zip(shape, promised.shape)
+            not isinstance(size, int) or made in (size, -1)  # a symbolic size is not asked: that leaves a guard
+            for made, size in zip(shape, promised.shape)
         )
         if not agrees or dtype != promised.dtype:
             made = TensorFacts(shape, dtype)

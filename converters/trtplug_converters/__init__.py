@@ -26,6 +26,7 @@ FAMILIES = (
     "cast",
     "linear",
     "reduction",
+    "ranking",
     "softmax",
     "normalization",
     "convolution",

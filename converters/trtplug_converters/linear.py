@@ -138,10 +138,13 @@ def _offset(left: str, right: str) -> Relation:
         call["self"] = call["self"]._replace(shape=tuple(1 if choose.integer(0, 3) == 0 else size for size in shape))
         if abs(call["beta"]) > 1:  # beta * self stays finite
             call["self"] = call["self"]._replace(values=(-100, 100))
-        if call["alpha"] == 0 or math.isinf(call["alpha"]):  # 0 * inf, as eager's kernels see it, is 0 or nan
-            for name in (left, right):
+        for name in (left, right):
+            if not call[name].dtype.is_floating_point:  # eager takes any dtype where there is nothing to compute
+                call[name] = call[name]._replace(shape=tuple(max(1, size) for size in call[name].shape))
+            if call["alpha"] != 1:  # alpha * product neither overflows nor is 0 * inf, which is 0 or nan as kernels go
                 call[name] = call[name]._replace(values=(1, 100))
-            call["alpha"] = call["alpha"] if call[left].shape[-1] else 1
+        if math.isinf(call["alpha"]) and not call[left].shape[-1]:
+            call["alpha"] = 1
 
     return Relation(f"self broadcastable to {left} @ {right}", ("self", left, right, "alpha"), None, arrange)
 

@@ -220,23 +220,26 @@ def truth_along_axes(
 def _moments(
     ctx: ConverterContext, tensor: NetworkTensor, dim: Axes, correction: float | None, keepdim: bool
 ) -> tuple[NetworkTensor, NetworkTensor]:
-    """Variance and mean: sum((x - mean)²) / max(count - correction, 0), in float32."""
+    """Variance and mean, in float32: mean((x - mean)²) * count / max(count - correction, 0)."""
     wide, axes = widened(ctx, tensor), axes_of(ctx, tensor, dim)
     mean = ctx.reduce("AVG", wide, axes, True)
     deviation = ctx.elementwise("SUB", wide, mean)
-    squares = ctx.reduce("SUM", ctx.elementwise("PROD", deviation, deviation), axes, keepdim)
-    freedom = _freedom(ctx, wide, axes, 1 if correction is None else correction)
-    return ctx.elementwise("DIV", squares, freedom), mean if keepdim else ctx.squeeze(mean, axes)
+    spread = ctx.reduce("AVG", ctx.elementwise("PROD", deviation, deviation), axes, keepdim)
+    if correction != 0:
+        spread = ctx.elementwise("PROD", spread, _corrected(ctx, wide, axes, 1 if correction is None else correction))
+    return spread, mean if keepdim else ctx.squeeze(mean, axes)
 
 
-def _freedom(ctx: ConverterContext, tensor: NetworkTensor, axes: Sequence[int], correction: float) -> Any:
-    """max(count - correction, 0): a number, or a float32 tensor where a size is symbolic."""
+def _corrected(ctx: ConverterContext, tensor: NetworkTensor, axes: Sequence[int], correction: float) -> Any:
+    """count / max(count - correction, 0): a number, or a float32 tensor where a size is symbolic."""
     count: Any = 1
     for axis in axes:
         count = ctx.size_math("PROD", count, ctx.sizes(tensor)[axis])
     if isinstance(count, int):
-        return max(count - correction, 0.0)
-    return ctx.elementwise("MAX", ctx.elementwise("SUB", ctx.cast(count, torch.float32), correction), 0)
+        freedom = max(count - correction, 0.0)
+        return count / freedom if freedom else math.inf
+    count = ctx.cast(count, torch.float32)
+    return ctx.elementwise("DIV", count, ctx.elementwise("MAX", ctx.elementwise("SUB", count, correction), 0))
 
 
 def _finite(call: dict[str, Any], choose: Choose) -> None:
@@ -246,7 +249,7 @@ def _finite(call: dict[str, Any], choose: Choose) -> None:
 FINITE = Relation(
     "finite elements: eager's mean of an infinity is nan unless it comes last", ("self",), arrange=_finite
 )
-VARIANCE = Domain(FINITE, DISTINCT, self=Tensor(FLOATS), dim=AXES, correction=Optional(Static(-1e6, 1e6)), keepdim=FLAG)
+VARIANCE = Domain(FINITE, DISTINCT, self=Tensor(FLOATS), dim=AXES, correction=Optional(Static()), keepdim=FLAG)
 
 
 @converter_table({aten.var.correction: False, aten.std.correction: True}, VARIANCE)
@@ -298,6 +301,8 @@ def _wider_dtype(call: dict[str, Any], choose: Choose) -> None:
     call["dtype"] = choose.one_of((None, dtype, torch.float32))
     if math.isinf(call["ord"]) and 0 in call["self"].shape:  # there is no largest of none
         call["ord"] = 2
+    if call["ord"] in (2, 3) and dtype != torch.float16:  # powers within float32: eager's sums are wider
+        call["self"] = call["self"]._replace(values=(-1e9, 1e9))
 
 
 @converter(

@@ -136,6 +136,8 @@ def _offset(left: str, right: str) -> Relation:
         whole = (*call[left].shape[:-1], call[right].shape[-1])
         shape = whole[len(whole) - min(call["self"].rank, len(whole)) :]
         call["self"] = call["self"]._replace(shape=tuple(1 if choose.integer(0, 3) == 0 else size for size in shape))
+        if not call[left].dtype.is_floating_point:  # eager then takes integer factors only; 0 would drop the product
+            call["alpha"], call["beta"] = choose.integer(1, 2), 1
         if abs(call["beta"]) > 1:  # beta * self stays finite
             call["self"] = call["self"]._replace(values=(-100, 100))
         for name in (left, right):

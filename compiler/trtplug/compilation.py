@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -389,8 +390,6 @@ def _words(node: Node, lowered: Lowered) -> str:
 
 def versions() -> dict[str, str]:
     """Of trtplug, torch and TensorRT, as they are here."""
-    import importlib.metadata
-
     trt = library()
     return {
         "trtplug": importlib.metadata.version("trtplug"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import keyword
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -167,8 +168,6 @@ def resolve(name: str) -> OpOverload | OpOverloadPacket | None:
 
 
 def parameter_name(argument: str) -> str:
-    import keyword
-
     return f"{argument}_" if keyword.iskeyword(argument) else argument
 
 

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx import Node
 
@@ -245,7 +246,7 @@ class Registry:
 
     def _gather_decompositions(self) -> Mapping[OpOverload, Callable[..., Any]]:
         gathered: dict[OpOverload, Callable[..., Any]] = {}
-        for plugin in sorted(self.plugins, key=lambda p: (not p.built_in, p.name), reverse=False):
+        for plugin in sorted(self.plugins, key=lambda p: (not p.built_in, p.name)):
             gathered |= plugin.decompositions
         return gathered
 
@@ -370,8 +371,6 @@ def overloads_named(name: str) -> tuple[OpOverload, ...]:
     if not rest:
         raise unknown_name("op", name, ())
     op, _, overload = rest.partition(".")
-    import torch
-
     packet = getattr(getattr(torch.ops, space), op, None)
     if not isinstance(packet, OpOverloadPacket):
         near = {f"{space}::{other}" for other in dir(getattr(torch.ops, space))} | {f"aten::{o}" for o in _aten_names()}
@@ -383,8 +382,6 @@ def overloads_named(name: str) -> tuple[OpOverload, ...]:
 
 @functools.cache
 def _aten_names() -> frozenset[str]:
-    import torch
-
     schemas = torch._C._jit_get_all_schemas()
     return frozenset(s.name.removeprefix("aten::") for s in schemas if s.name.startswith("aten::"))
 

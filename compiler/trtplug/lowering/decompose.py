@@ -186,8 +186,7 @@ class _Decomposition:
         except Exception:  # a decomposition may refuse its arguments in any way
             return None
         traced.graph.eliminate_dead_code()
-        if writes(traced) and (final := remove_writes(traced)) != {}:
-            del final  # it writes to its own operands, or through views
+        if writes(traced) and remove_writes(traced) != {}:  # to its own operands, or through views
             return None
         if not _faithful(traced, node) or any(item.target is node.target for item in traced.graph.nodes):
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import sympy
@@ -88,13 +88,15 @@ class _Conversion:
             self.book.define(value, tensor)
             span = self._span(value)
             facts = TensorFacts((), torch.int64)
-            self.inputs.append(Binding(node.name, facts, (span.min,), (span.opt,), (span.max,), size=True))
+            extents = _extents([value])
+            self.inputs.append(Binding(node.name, facts, (span.min,), (span.opt,), (span.max,), True, extents))
         else:
             shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
             tensor = self.network.add_input(node.name, value.dtype, shape)
             spans = [self._span(size) for size in value.shape]
             smallest, typical, largest = (tuple(getattr(s, part) for s in spans) for part in ("min", "opt", "max"))
-            self.inputs.append(Binding(node.name, TensorFacts(shape, value.dtype), smallest, typical, largest))
+            facts, extents = TensorFacts(shape, value.dtype), _extents(value.shape)
+            self.inputs.append(Binding(node.name, facts, smallest, typical, largest, extents=extents))
             self.book.note(tensor, value)
         self.values[node] = tensor
 
@@ -199,7 +201,8 @@ class _Conversion:
             self.network.mark_output(self._argument(source), f"output_{number}")
             (facts,) = tensors_in(describe_value(source.meta["val"]))
             shape = tuple(size if isinstance(size, int) else -1 for size in facts.shape)
-            self.outputs.append(Binding(f"output_{number}", TensorFacts(shape, facts.dtype)))
+            extents = _extents(source.meta["val"].shape)
+            self.outputs.append(Binding(f"output_{number}", TensorFacts(shape, facts.dtype), extents=extents))
 
     # --- arguments ------------------------------------------------------------------------------------------------
 
@@ -236,6 +239,10 @@ class _Lazy:
         if user is not None:
             network.enter(user)
         return tensor
+
+
+def _extents(sizes: Iterable[Any]) -> tuple[int | sympy.Expr, ...]:
+    return tuple(size.node.expr if isinstance(size, torch.SymInt) else int(size) for size in sizes)
 
 
 def _by_kind(node: Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from trtplug import engine_op
 from trtplug.network import Binding
 from trtplug_registry import Executor, TensorFacts
 
@@ -50,8 +51,13 @@ class EngineModule(nn.Module):
         self.engine = engine
         self.executor = executor.name
         self._run = executor.prepare(engine)
+        self._registered = engine_op.register(engine, self._run)
+        self._key = self._registered.key
 
     def forward(self, *inputs: Any) -> tuple[torch.Tensor, ...]:
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # somebody traces, or fakes
+            tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+            return tuple(engine_op.run(self._key, tensors, list(inputs[len(tensors) :])))
         return self._run(*inputs)
 
     def extra_repr(self) -> str:

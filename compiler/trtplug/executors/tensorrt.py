@@ -11,16 +11,17 @@ import torch
 
 from trtplug._tensorrt import TensorRTUnavailable, library
 from trtplug.errors import ExecutorError
+from trtplug.executors.session import Session, given, same_device
 from trtplug.network import NetworkBuilder
 from trtplug.network.logger import new_logger
-from trtplug_registry import CONTRACT, Engine, Executor, TensorFacts, hookimpl
+from trtplug_registry import CONTRACT, Engine, Executor, hookimpl
 
 trtplug_contract = CONTRACT
 
 
 @hookimpl
 def trtplug_executors() -> Sequence[Executor]:
-    return [Executor("tensorrt", _unavailable, _Run, priority=10, device="cuda")]
+    return [Executor("tensorrt", _unavailable, EngineRun, priority=10, device="cuda")]
 
 
 @functools.cache
@@ -43,72 +44,85 @@ def _unavailable() -> str | None:
     return None
 
 
-class _Run:
-    """An engine on the GPU: zero-copy in and out, one execution context per thread.
+class EngineRun:
+    """An engine on the GPU: zero-copy in and out, one execution context per thread and device.
 
-    Takes CUDA tensors, then sizes as ints; returns new tensors. Work is enqueued on the current stream.
+    Takes CUDA tensors of one device, then sizes as ints; returns new tensors there. Work is enqueued on the current
+    stream of that device. The engine is loaded on the device that is current when it is made, and on another when
+    tensors on that one first come. May be called from several threads; a call that fails leaves it usable.
+
+    Raises:
+        ExecutorError: the engine cannot be loaded, or does not take these inputs (number, dtype, device, shape), or has
+            no memory for its scratch space, or fails. TensorRT's words are in the message.
     """
 
     def __init__(self, engine: Engine) -> None:
         assert engine.plan is not None
-        self.name = engine.name
-        self.inputs, self.outputs = tuple(engine.inputs), tuple(engine.outputs)
-        self._logger = new_logger()
-        self._runtime = library().Runtime(self._logger)  # must outlive the engine
-        self._engine = self._runtime.deserialize_cuda_engine(engine.plan)
-        if self._engine is None:
-            raise self._failure("cannot be loaded")
+        self.engine = engine
+        self._runtime: Any = None
+        self._loaded: dict[int, Any] = {}
+        self._lock = threading.Lock()
         self._local = threading.local()
+        self._logger = new_logger()
+        self._load(torch.cuda.current_device())
 
     def __call__(self, *inputs: Any) -> tuple[torch.Tensor, ...]:
-        context = self._context()
-        device = next((value.device for value in inputs if isinstance(value, torch.Tensor)), torch.device("cuda"))
-        kept = [self._bind(context, binding, value) for binding, value in zip(self.inputs, inputs, strict=True)]
-        results = []
-        for name, facts in self.outputs:
-            shape = tuple(context.get_tensor_shape(name))
-            if min(shape, default=0) < 0:
-                raise self._failure(f"cannot tell the shape of output {name!r} for {_shapes(inputs)}")
-            result = torch.empty(shape, dtype=facts.dtype, device=device)
-            kept.append(self._address(context, name, result))
-            results.append(result)
-        if not context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream):
-            raise self._failure(f"failed on {_shapes(inputs)}")
-        self._local.kept = kept  # until the next call: the stream may still be reading
-        return tuple(results)
+        try:
+            session = self._local.session
+        except AttributeError:
+            session = self._session(inputs)
+        try:
+            results = session(inputs)
+        except ExecutorError:
+            if session.broken:
+                self._local.__dict__.clear()  # the next call gets another context
+            raise
+        return self(*inputs) if results is None else results
 
-    def _bind(self, context: Any, binding: tuple[str, TensorFacts], value: Any) -> torch.Tensor:
-        name, facts = binding
-        if not isinstance(value, torch.Tensor):  # a size is read on the host
-            return self._address(context, name, torch.tensor(int(value), dtype=torch.int64))
-        if not value.is_cuda:
-            raise ExecutorError(f"{self.name}: input {name!r} is on {value.device}; the tensorrt executor needs CUDA")
-        if value.dtype != facts.dtype:
-            raise ExecutorError(f"{self.name}: input {name!r} is {value.dtype}, the engine takes {facts.dtype}")
-        value = value.contiguous()
-        if not context.set_input_shape(name, tuple(value.shape)):
-            raise self._failure(f"does not take {list(value.shape)} for input {name!r}, which is {facts}")
-        return self._address(context, name, value)
+    def __deepcopy__(self, memo: dict[int, Any]) -> EngineRun:
+        return self  # nothing of it that a call sees ever changes
 
-    def _address(self, context: Any, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.numel() == 0:  # an empty tensor has no address, and TensorRT wants one
-            tensor = torch.empty(1, dtype=tensor.dtype, device=tensor.device)
-        context.set_tensor_address(name, tensor.data_ptr())
-        return tensor
+    def _session(self, inputs: Sequence[Any]) -> Session:
+        """This thread's session on the device of the inputs, which becomes the one that is tried first."""
+        local = self._local
+        index = same_device(self.engine, inputs)
+        if index is None:
+            index = torch.cuda.current_device()
+        sessions: dict[int, Session] = local.__dict__.setdefault("sessions", {})
+        if index not in sessions:
+            sessions[index] = self._open(index)
+        local.session = session = sessions[index]
+        return session
 
-    def _context(self) -> Any:
-        context = getattr(self._local, "context", None)
+    def _open(self, index: int) -> Session:
+        loaded = self._load(index)
+        with torch.cuda.device(index):
+            context = loaded.create_execution_context()
+            if context is None:  # TensorRT allocates for itself: what Torch keeps in reserve may be what it lacks
+                torch.cuda.empty_cache()
+                context = loaded.create_execution_context()
         if context is None:
-            context = self._engine.create_execution_context()
-            if context is None:
-                raise self._failure("has no execution context; the GPU may be out of memory")
-            self._local.context = context
-        return context
+            free, _ = torch.cuda.mem_get_info(index)
+            raise self._failure(f"has no execution context on cuda:{index}, where {free:,} bytes are free")
 
-    def _failure(self, what: str) -> ExecutorError:
+        def elsewhere(inputs: Sequence[Any]) -> None:
+            self._session(inputs)
+
+        return Session(self.engine, context, torch.device("cuda", index), self._failure, elsewhere)
+
+    def _load(self, index: int) -> Any:
+        """The engine on a device. TensorRT loads on the device that is current."""
+        with self._lock:
+            if index not in self._loaded:
+                self._runtime = self._runtime or library().Runtime(self._logger)  # must outlive the engines
+                with torch.cuda.device(index):
+                    loaded = self._runtime.deserialize_cuda_engine(self.engine.plan)
+                if loaded is None:
+                    raise self._failure(f"cannot be loaded on cuda:{index}")
+                self._loaded[index] = loaded
+            return self._loaded[index]
+
+    def _failure(self, what: str, inputs: Sequence[Any] | None = None) -> ExecutorError:
         words = "".join(f"\n  TensorRT: {message}" for message in self._logger.take())
-        return ExecutorError(f"{self.name} {what}{words}")
-
-
-def _shapes(inputs: Sequence[Any]) -> str:
-    return ", ".join(str(list(v.shape)) if isinstance(v, torch.Tensor) else str(v) for v in inputs)
+        called = "" if inputs is None else f"; called with {given(inputs)}"
+        return ExecutorError(f"{self.engine.name} {what}{called}{words}")

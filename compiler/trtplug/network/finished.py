@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import sympy
 import torch
 from torch.fx import GraphModule, Node
 
@@ -29,6 +30,8 @@ class Binding:
         smallest, typical, largest: for an input, the shapes that the engine is built for; for a size input, which has
             shape (), the numbers themselves, as a tuple of one.
         size: whether it is a size rather than a tensor; such inputs are int64 with shape ().
+        extents: each size (for a size input: the size itself) as an int or an expression of symbols that all bindings
+            of the network share; () where it is not known.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Binding:
     typical: tuple[int, ...] = ()
     largest: tuple[int, ...] = ()
     size: bool = False
+    extents: tuple[int | sympy.Expr, ...] = ()
 
     @property
     def dynamic(self) -> bool:

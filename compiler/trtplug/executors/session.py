@@ -1,0 +1,175 @@
+"""One execution context, called over and over: what a call does on the host, and no more.
+
+TensorRT's enqueue apart, a call costs a few microseconds. Shapes are set and output shapes asked for only where they
+differ from the last call's; addresses likewise; results are allocated by Torch, before the work is enqueued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from trtplug.errors import ExecutorError
+from trtplug_registry import Engine
+
+MOST_SHAPES = 4096
+"""Combinations of input shapes whose output shapes a session remembers."""
+
+
+def raw_stream(index: int) -> int:
+    """The handle of the current stream of a CUDA device."""
+    return int(torch._C._cuda_getCurrentRawStream(index))  # torch.cuda.current_stream makes an object of it: 2 µs
+
+
+class Session:
+    """An execution context on one device. Not for several threads at once.
+
+    Args:
+        engine: what is run.
+        context: TensorRT's, for this engine.
+        device: of the tensors.
+        failure: makes an error of what is wrong and the inputs, with TensorRT's words.
+        elsewhere: told of inputs that are all on another device of this type.
+
+    Called with the inputs in order; returns the results, or None where it has passed the inputs `elsewhere`.
+
+    Attributes:
+        broken: whether work could not be enqueued: what the context still holds is not known.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        context: Any,
+        device: torch.device,
+        failure: Callable[..., ExecutorError],
+        elsewhere: Callable[[Sequence[Any]], None],
+    ) -> None:
+        self._engine, self._context, self._device = engine, context, device
+        self._failure, self._elsewhere = failure, elsewhere
+        self.broken = False
+        self._index = -1 if device.type == "cpu" else device.index
+        self._inputs = tuple((name, facts.dtype) for name, facts in engine.inputs)
+        self._outputs = tuple((name, facts.dtype) for name, facts in engine.outputs)
+        self._dynamic = [-1 in facts.shape for _, facts in engine.inputs]
+        self._addresses = [0] * (len(self._inputs) + len(self._outputs))
+        self._key: list[Any] | None = None  # the shapes and sizes that the context was last told
+        self._shapes: tuple[torch.Size, ...] = ()
+        self._known: dict[tuple[Any, ...], tuple[torch.Size, ...]] = {}
+        self._sizes: dict[int, torch.Tensor] = {}  # on the host; the stream may still read any of them
+        self._spare = torch.empty(16, dtype=torch.uint8, device=device)  # TensorRT wants an address for empty tensors
+
+    def __call__(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...] | None:
+        if len(inputs) != len(self._inputs):
+            raise ExecutorError(f"{self._engine.name} takes {len(self._inputs)} inputs, not {len(inputs)}")
+        index, addresses = self._index, self._addresses
+        key: list[Any] = []
+        held: list[torch.Tensor] = []
+        for place, ((name, dtype), value) in enumerate(zip(self._inputs, inputs)):
+            if not isinstance(value, torch.Tensor):
+                key.append(int(value))
+                continue
+            if value.dtype is not dtype or value.get_device() != index:
+                if index >= 0 and same_device(self._engine, inputs) != index:
+                    self._elsewhere(inputs)
+                    return None
+                raise self._wrong(name, dtype, value)
+            if not value.is_contiguous():
+                value = value.contiguous()
+                held.append(value)  # until the work is enqueued; then the stream's order keeps it safe
+            key.append(value.shape)
+            address = value.data_ptr() or self._spare.data_ptr()
+            if address != addresses[place]:
+                self._address(place, name, address)
+        if key != self._key:
+            self._resize(key, inputs)
+        results = []
+        for place, ((name, dtype), shape) in enumerate(zip(self._outputs, self._shapes), len(self._inputs)):
+            result = torch.empty(shape, dtype=dtype, device=self._device)
+            address = result.data_ptr() or self._spare.data_ptr()
+            if address != addresses[place]:
+                self._address(place, name, address)
+            results.append(result)
+        if not self._enqueue():
+            self.broken = True
+            raise self._failure("failed", inputs)
+        return tuple(results)
+
+    def _enqueue(self) -> bool:
+        index = self._index
+        if torch._C._cuda_getDevice() == index:
+            return bool(self._context.execute_async_v3(raw_stream(index)))
+        with torch.cuda.device(index):
+            return bool(self._context.execute_async_v3(raw_stream(index)))
+
+    def _address(self, place: int, name: str, address: int) -> None:
+        if not self._context.set_tensor_address(name, address):
+            raise self._failure(f"takes no address for {name!r}")
+        self._addresses[place] = address
+
+    def _resize(self, key: list[Any], inputs: Sequence[Any]) -> None:
+        """Tells the context the shapes and sizes that have changed, and learns the shapes of the results."""
+        before = self._key or [None] * len(key)
+        self._key = None  # until all of it has worked
+        for place, ((name, _), new, old) in enumerate(zip(self._inputs, key, before)):
+            if new == old:
+                continue
+            if isinstance(new, int):
+                number = self._sizes.setdefault(new, torch.tensor(new, dtype=torch.int64))
+                self._address(place, name, number.data_ptr())
+            elif self._dynamic[place]:
+                if not self._context.set_input_shape(name, tuple(new)):
+                    raise self._failure(f"does not take {list(new)} for {self._describe(place)}", inputs)
+            elif tuple(new) != tuple(self._engine.inputs[place][1].shape):
+                raise self._failure(f"does not take {list(new)} for {self._describe(place)}", inputs)
+        known = tuple(key)
+        if known not in self._known:
+            if len(self._known) >= MOST_SHAPES:
+                self._known.clear()
+            self._known[known] = self._output_shapes(inputs)
+        self._shapes = self._known[known]
+        self._key = key
+
+    def _output_shapes(self, inputs: Sequence[Any]) -> tuple[torch.Size, ...]:
+        shapes = []
+        for name, _ in self._outputs:
+            shape = tuple(self._context.get_tensor_shape(name))
+            if min(shape, default=0) < 0:
+                raise self._failure(f"cannot tell the shape of output {name!r}", inputs)
+            shapes.append(torch.Size(shape))
+        return tuple(shapes)
+
+    def _describe(self, place: int) -> str:
+        name, facts = self._engine.inputs[place]
+        return f"input {name!r}, which is {facts}"
+
+    def _wrong(self, name: str, dtype: torch.dtype, value: torch.Tensor) -> ExecutorError:
+        if value.dtype != dtype:
+            return ExecutorError(f"{self._engine.name}: input {name!r} is {value.dtype}, the engine takes {dtype}")
+        return ExecutorError(f"{self._engine.name}: input {name!r} is on {value.device}, the engine on {self._device}")
+
+
+def same_device(engine: Engine, inputs: Sequence[Any]) -> int | None:
+    """The index of the CUDA device that all tensors are on; None where there is no tensor.
+
+    Raises:
+        ExecutorError: a tensor is not on a CUDA device, or not on that of the first.
+    """
+    found: int | None = None
+    for (name, _), value in zip(engine.inputs, inputs):
+        if not isinstance(value, torch.Tensor):
+            continue
+        index = value.get_device()
+        if index < 0:
+            raise ExecutorError(f"{engine.name}: input {name!r} is on {value.device}; the tensorrt executor needs CUDA")
+        if found is not None and index != found:
+            raise ExecutorError(f"{engine.name}: input {name!r} is on cuda:{index}, an earlier one on cuda:{found}")
+        found = index
+    return found
+
+
+def given(inputs: Sequence[Any]) -> str:
+    """The shapes and sizes of a call, in words."""
+    return ", ".join(str(list(v.shape)) if isinstance(v, torch.Tensor) else str(v) for v in inputs)

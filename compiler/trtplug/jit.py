@@ -15,7 +15,7 @@ import sympy
 import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
-from torch._guards import detect_fake_mode
+from torch._guards import TracingContext, detect_fake_mode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -158,12 +158,17 @@ def _stamp(value: torch.Tensor) -> tuple[Any, ...]:
 def _fake_inputs(placeholders: Sequence[fx.Node], inputs: Sequence[Any]) -> list[Any]:
     mode = detect_fake_mode(list(inputs))
     assert mode is not None
-    return [
-        mode.from_tensor(value, source=getattr(node, "_dynamo_source", None))
-        if isinstance(value, torch.Tensor) and not isinstance(value, torch._subclasses.FakeTensor)
-        else value
-        for node, value in zip(placeholders, inputs, strict=True)
-    ]
+    return [_fake_input(mode, node, value) for node, value in zip(placeholders, inputs, strict=True)]
+
+
+def _fake_input(mode: Any, node: fx.Node, value: Any) -> Any:
+    """The fake of an input, symbolic exactly where Dynamo decided so; parameters have static sizes, for one."""
+    if not isinstance(value, torch.Tensor) or isinstance(value, torch._subclasses.FakeTensor):
+        return value
+    tracing = TracingContext.try_get()
+    context = None if tracing is None else tracing.tensor_to_context.get(value)
+    source = getattr(node, "_dynamo_source", None) if context is None else context.tensor_source
+    return mode.from_tensor(value, static_shapes=context is None, symbolic_context=context, source=source)
 
 
 def _bounded(fakes: Sequence[Any]) -> dict[sympy.Symbol, Range]:

@@ -10,11 +10,13 @@ from typing import Any
 
 from torch._ops import OpOverload
 
+from trtplug_lowering_passes.common_subexpressions import merge_common_subexpressions
 from trtplug_lowering_passes.constant_folding import fold_constants
 from trtplug_lowering_passes.dead_code import remove_dead_code, remove_dead_code_early
 from trtplug_lowering_passes.no_ops import remove_no_ops, remove_no_ops_early
 from trtplug_lowering_passes.sizes import sizes_from_inputs
 from trtplug_lowering_passes.type_promotion import promote_types
+from trtplug_lowering_passes.views import canonical_views_early, canonical_views_late
 from trtplug_registry import CONTRACT, LoweringPass
 
 trtplug_contract = CONTRACT
@@ -23,9 +25,12 @@ trtplug_contract = CONTRACT
 def trtplug_lowering_passes() -> tuple[LoweringPass, ...]:
     return (
         remove_no_ops_early,
+        canonical_views_early,
         remove_dead_code_early,
         remove_no_ops,
         promote_types,
+        canonical_views_late,
+        merge_common_subexpressions,
         fold_constants,
         sizes_from_inputs,
         remove_dead_code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
 
 _ORIGIN = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")
 
@@ -85,6 +87,84 @@ _SOMETIMES = frozenset(
     f"aten::{name}"
     for name in ("reshape", "contiguous", "to", "flatten", "dropout", "expand_as", "view_as", "type_as", "reshape_as")
 )
+
+
+def replace(node: fx.Node, new: fx.Node) -> None:
+    """Lets the users of `node` use `new`, and removes `node`."""
+    node.replace_all_uses_with(new)
+    node.graph.erase_node(node)
+
+
+def sizes_key(sizes: Any) -> tuple[Any, ...]:
+    return tuple(map(size_key, sizes))
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The node's user, where there is exactly one."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+# --- constants --------------------------------------------------------------------------------------------------------
+
+
+def attribute(module: Any, path: Any) -> Any:
+    for name in str(path).split("."):
+        module = getattr(module, name)
+    return module
+
+
+def constant_of(graph_module: fx.GraphModule, node: Any) -> torch.Tensor | None:
+    """The tensor that a ``get_attr`` node reads, unless the graph updates it."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr" or node.meta.get("written"):
+        return None
+    value = attribute(graph_module, node.target)
+    return value.detach() if isinstance(value, torch.Tensor) else None
+
+
+def folded_from(*nodes: Any) -> frozenset[str]:
+    """The names of the parameters, buffers and constants that ``get_attr`` nodes hold or were computed from."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, fx.Node) and node.op == "get_attr":
+            found |= node.meta.get("folded_from") or {str(node.target)}
+    return frozenset(found)
+
+
+def new_constant(
+    graph_module: fx.GraphModule, place: fx.Node, name: str, value: torch.Tensor, sources: frozenset[str]
+) -> fx.Node:
+    """A buffer, read in front of `place`; ``meta["folded_from"]`` says which of the model's tensors it stems from."""
+    name = free_name(graph_module, name)
+    graph_module.register_buffer(name, value)
+    with place.graph.inserting_before(place):
+        node = place.graph.get_attr(name)
+    node.meta = {key: place.meta[key] for key in _ORIGIN if key in place.meta}
+    fake = tensor_of(place)
+    mode = fake.fake_mode if isinstance(fake, FakeTensor) else contextlib.nullcontext()
+    with mode:
+        node.meta["val"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+    node.meta["folded_from"] = sources
+    return node
+
+
+def free_name(module: torch.nn.Module, name: str) -> str:
+    candidate, count = name, 0
+    while hasattr(module, candidate):
+        count += 1
+        candidate = f"{name}_{count}"
+    return candidate
+
+
+def drop_constant(graph_module: fx.GraphModule, *nodes: Any) -> None:
+    """Removes ``get_attr`` nodes that nobody uses, and from the graph's module what no other node reads."""
+    for node in nodes:
+        if not isinstance(node, fx.Node) or node.op != "get_attr" or node.users:
+            continue
+        graph, path = node.graph, str(node.target)
+        graph.erase_node(node)
+        if not any(other.target == path for other in graph.find_nodes(op="get_attr", target=path)):
+            *owners, last = path.split(".")
+            delattr(attribute(graph_module, ".".join(owners)) if owners else graph_module, last)
 
 
 def reaches_output(node: fx.Node) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from trtplug_lowering_passes._nodes import reaches_output
+from trtplug_lowering_passes._nodes import constant_of, folded_from, free_name, reaches_output
 from trtplug_registry import lowering_pass
 
 aten = torch.ops.aten
@@ -60,8 +60,10 @@ def fold_constants(graph_module: fx.GraphModule) -> bool:
                x ─ mm           →         x ─ mm
         arange(4) ─ unsqueeze(0)   →   unsqueeze: buffer int64[1, 4]
 
-    A view of a weight shares its memory. Stays: see `NEVER`; what the graph returns (each call returns a fresh tensor);
-    buffers that the graph updates, which lowering marks with ``meta["written"]``.
+    A view of a weight shares its memory. ``meta["folded_from"]`` of the new ``get_attr`` node holds the names of the
+    model's tensors that it was computed from: when those change, it must be computed anew. Stays: see `NEVER`; what the
+    graph returns (each call returns a fresh tensor); buffers that the graph updates, which lowering marks with
+    ``meta["written"]``.
     """
     folding = _Folding(graph_module)
     for node in graph_module.graph.nodes:
@@ -73,14 +75,16 @@ class _Folding:
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self.graph_module = graph_module
         self.values: dict[fx.Node, Any] = {}
+        self.sources: dict[fx.Node, frozenset[str]] = {}
+        """The model's tensors that each value was computed from."""
         self.folded: list[fx.Node] = []
 
     def visit(self, node: fx.Node) -> None:
         """Computes a node where it can and should be."""
         if node.op == "get_attr":
-            value = _attribute(self.graph_module, str(node.target))
-            if isinstance(value, torch.Tensor) and not node.meta.get("written"):
-                self.values[node] = value.detach()
+            value = constant_of(self.graph_module, node)
+            if value is not None:
+                self.values[node], self.sources[node] = value, folded_from(node)
             return
         if node.op != "call_function" or not self._foldable(node):
             return
@@ -91,6 +95,8 @@ class _Folding:
             return
         if self._worth(node, value):
             self.values[node] = value
+            known = (self.sources[source] for source in node.all_input_nodes if source in self.sources)
+            self.sources[node] = frozenset().union(*known)
             self.folded.append(node)
 
     def _foldable(self, node: fx.Node) -> bool:
@@ -150,11 +156,12 @@ class _Folding:
             value = self.values[node]
             if not isinstance(value, torch.Tensor) or all(user in self.values for user in node.users):
                 continue
-            name = _free_name(self.graph_module, f"folded_{node.name}")
+            name = free_name(self.graph_module, f"folded_{node.name}")
             self.graph_module.register_buffer(name, value)
             with graph.inserting_before(node):
                 constant = graph.get_attr(name)
             constant.meta = {key: item for key, item in node.meta.items() if key != "tensor_meta"}
+            constant.meta["folded_from"] = self.sources[node]
             node.replace_all_uses_with(constant, lambda user: user not in self.values)
         changed = False
         for node in reversed(self.folded):
@@ -177,17 +184,3 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _attribute(module: Any, path: str) -> Any:
-    for name in path.split("."):
-        module = getattr(module, name)
-    return module
-
-
-def _free_name(module: torch.nn.Module, name: str) -> str:
-    candidate, count = name, 0
-    while hasattr(module, candidate):
-        count += 1
-        candidate = f"{name}_{count}"
-    return candidate

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -50,6 +53,17 @@ _DROPOUTS = frozenset(
     {aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout, aten.native_dropout}
 )
 
+_NEUTRAL: Mapping[Any, tuple[str, int]] = {
+    aten.mul.Tensor: ("other", 1),
+    aten.mul.Scalar: ("other", 1),
+    aten.div.Tensor: ("other", 1),
+    aten.div.Scalar: ("other", 1),
+    aten.sub.Tensor: ("other", 0),
+    aten.sub.Scalar: ("other", 0),
+    aten.pow.Tensor_Scalar: ("exponent", 1),
+}
+"""Arithmetic that gives its first argument, bit for bit, where the other is this number. (No sum: -0.0 + 0 is 0.0.)"""
+
 _ASSERTIONS = frozenset({aten._assert_tensor_metadata})
 """Assertions about what metadata already says. Those about values stay."""
 
@@ -57,7 +71,7 @@ _ASSERTIONS = frozenset({aten._assert_tensor_metadata})
 def no_ops(graph_module: fx.GraphModule) -> bool:
     """Removes calls that return their argument unchanged.
 
-        x ─ dropout(p, train=False) ─ clone ─ view(same shape) ─ y    →    x ─ y
+        x ─ dropout(p, train=False) ─ clone ─ view(same shape) ─ mul(1.0) ─ y    →    x ─ y
 
     Stays: a copy that the graph returns (the caller may write to it, and the original may be an input); a copy with
     another memory layout (a later ``view`` in Torch needs it).
@@ -84,13 +98,19 @@ def _does_nothing(node: fx.Node, packet: object) -> bool:
     if packet in _DROPOUTS:
         # with p = 0 a training dropout still draws random numbers, which shifts the ones drawn later
         return packet is not aten.native_dropout and argument(node, "train") is False
-    if packet not in _VIEWS and packet not in _COPIES:
+    neutral = _is_neutral(node)
+    if packet not in _VIEWS and packet not in _COPIES and not neutral:
         return False
     if before.dtype != after.dtype or before.device != after.device or layout(before)[:2] != layout(after)[:2]:
         return False
-    if packet in _COPIES or (packet is aten.to and _to_copies(node)):
+    if neutral or packet in _COPIES or (packet is aten.to and _to_copies(node)):
         return not reaches_output(node)
     return layout(before) == layout(after)
+
+
+def _is_neutral(node: fx.Node) -> bool:
+    name, number = _NEUTRAL.get(node.target, ("", 0))
+    return bool(name) and type(argument(node, name)) in (int, float) and argument(node, name) == number
 
 
 def _to_copies(node: fx.Node) -> bool:

@@ -95,3 +95,23 @@ def test_a_buffer_that_the_model_updates_is_no_constant():
     graph = graph_of(Holds(torch.zeros(4), count), X)
     assert not apply(fold_constants, graph, X)
     assert targets(graph) == ["add.Tensor", "mul.Tensor", "add.Tensor"]
+
+
+def test_a_folded_constant_says_what_it_was_computed_from():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.scale = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4))
+
+        def forward(self, x):
+            return x @ (self.weight * self.scale).t() + self.scale + torch.ones(4) * 2
+
+    graph = graph_of(Model(), X)
+    assert apply(fold_constants, graph, X)
+    found = {
+        node.target: set(node.meta.get("folded_from", {node.target}))
+        for node in graph.graph.nodes
+        if node.op == "get_attr" and node.users
+    }
+    assert sorted(map(sorted, found.values())) == [[], ["scale"], ["scale", "weight"]]
+    apply(fold_constants, graph, X)  # folding what was folded keeps that

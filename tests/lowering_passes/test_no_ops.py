@@ -25,6 +25,10 @@ GONE = {
     "slice": lambda x: x[:] + 1,
     "detach": lambda x: x.detach() + 1,
     "squeeze": lambda x: x.squeeze(0) + 1,
+    "times one": lambda x: 1 * x * 1.0 + 1,
+    "divided by one": lambda x: x / 1 + 1,
+    "less nothing": lambda x: x - 0 + 1,
+    "to the first": lambda x: x**1 + 1,
     "chain": lambda x: x.clone().view(-1, 4).detach() + 1,
 }
 STAYS = {
@@ -37,6 +41,10 @@ STAYS = {
     "a copy that is returned": lambda x: x.clone(),
     "a copy whose view is returned": lambda x: x.clone().view(-1),
     "zero added": lambda x: x + 0,  # -0.0 + 0 is 0.0
+    "a product that promotes": lambda x: x.int() * 1.0 + 1,
+    "a product that is returned": lambda x: x * 1,
+    "rounded division": lambda x: torch.div(x, 1, rounding_mode="floor") + 1,
+    "times minus one": lambda x: x * -1 + 1,
     "a conjugate": lambda x: torch.view_as_complex(x.view(4, 2, 2)).conj() + 1,
 }
 

@@ -50,6 +50,8 @@ def registry(
     block: Sequence[str] = (),
     torch_ops: Sequence[str] = (),
     strict_plugins: bool = False,
+    disable_passes: Sequence[str] = (),
+    pass_order: Sequence[str] = (),
 ) -> Registry:
     """Assembles a registry from every installed plugin.
 
@@ -58,14 +60,25 @@ def registry(
         block: names of plugins that are not even imported.
         torch_ops: ops and module paths that stay in Torch.
         strict_plugins: raise where a plugin would be disabled with a warning.
+        disable_passes: ids (``"plugin:name"``) of lowering passes that do not run.
+        pass_order: ``"plugin:one < other:two"``: the first runs before the second, whatever they say themselves.
 
     Raises:
         UnknownNameError: a name does not exist.
+        PassOrderError: the lowering passes cannot be ordered.
         PluginError: under ``strict_plugins``.
     """
     manager = PluginManager(block=block, strict=strict_plugins)
     manager.load_entry_points()
-    return Registry(manager.plugins, prefer=prefer, exclude=torch_ops, capabilities=capabilities())
+    return Registry(
+        manager.plugins,
+        prefer=prefer,
+        exclude=torch_ops,
+        capabilities=capabilities(),
+        disable_passes=disable_passes,
+        pass_order=pass_order,
+        blocked=manager.blocked,
+    )
 
 
 def registry_for(settings: Settings) -> Registry:
@@ -75,6 +88,8 @@ def registry_for(settings: Settings) -> Registry:
         block=settings.block,
         torch_ops=settings.torch_ops,
         strict_plugins=settings.strict_plugins,
+        disable_passes=settings.disable_passes,
+        pass_order=settings.pass_order,
     )
 
 
@@ -178,7 +193,7 @@ class Compilation:
             else:
                 program = trace(model, args, kwargs, inputs=inputs, dynamic_shapes=dynamic_shapes)
         with self.stage("lower"):
-            return lower(program, self.registry, verify=self.settings.verify)
+            return lower(program, self.registry, self.settings)
 
     def partition(self, lowered: Lowered) -> None:
         self.parts = partition(

@@ -100,7 +100,7 @@ class _Jit:
             return
         run = Compilation(self.settings, self.registry, None)
         with run.stage("lower"):
-            lowered = lower_lifted(lifted, self.ranges, self.registry, verify=self.settings.verify)
+            lowered = lower_lifted(lifted, self.ranges, self.registry, self.settings)
         device = next((v.device.type for v in inputs if isinstance(v, torch.Tensor)), "cpu")
         executor = pick_executor(self.registry, self.settings.executor, device)
         engines = run.build_all(lowered)

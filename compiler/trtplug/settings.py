@@ -28,6 +28,8 @@ class Settings:
         tf32: let a GPU round the operands of float32 products to TF32. Off, as in Torch.
         workspace_bytes: most scratch memory that an engine may use; None leaves TensorRT's own default.
         strict_plugins: raise where a plugin would be disabled, or refused for a conflict, with a warning.
+        disable_passes: ids of lowering passes that do not run (``"trtplug-passes:no-ops"``).
+        pass_order: ``"a:x < b:y"``: the lowering pass ``a:x`` runs before ``b:y``, whatever they say themselves.
         verify: run the graph after every lowering pass and compare; names the first pass that changes a result.
     """
 
@@ -40,6 +42,8 @@ class Settings:
     tf32: bool = False
     workspace_bytes: int | None = None
     strict_plugins: bool = False
+    disable_passes: tuple[str, ...] = ()
+    pass_order: tuple[str, ...] = ()
     verify: bool = False
 
     @classmethod

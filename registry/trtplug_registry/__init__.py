@@ -1,7 +1,8 @@
 """The contract between trtplug and its plugins. A plugin imports only this package.
 
 Declare converters with `converter` and `converter_table`, their arguments with a `Domain`, graph rewrites with
-`lowering_pass`; return them from the hooks in `trtplug_registry.hookspecs`. Importing this imports no TensorRT.
+`lowering_pass` or as a `rule_pass` of patterns; return them from the hooks in `trtplug_registry.hookspecs`. Importing
+this imports no TensorRT.
 """
 
 from trtplug_registry.context import ConverterContext, NetworkSize, NetworkTensor, Operand
@@ -19,7 +20,8 @@ from trtplug_registry.errors import (
 from trtplug_registry.executor import Engine, Executor
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
-from trtplug_registry.passes import PHASES, LoweringPass, lowering_pass, order_passes
+from trtplug_registry.passes import PHASES, LoweringPass, applied, decline, lowering_pass, take_notes
+from trtplug_registry.pipeline import order_passes
 from trtplug_registry.plugins import Plugin, PluginManager
 from trtplug_registry.registry import Candidate, Capabilities, Explanation, Registry, overloads_named
 from trtplug_registry.relations import (
@@ -35,6 +37,7 @@ from trtplug_registry.relations import (
     same_shape,
     tensors_in,
 )
+from trtplug_registry.rules import Match, RewriteRule, rewrite_rule, rule_pass
 from trtplug_registry.specs import (
     ALL,
     BOOL,
@@ -82,6 +85,7 @@ __all__ = [
     "Explanation",
     "ListOf",
     "LoweringPass",
+    "Match",
     "Negation",
     "NetworkSize",
     "NetworkTensor",
@@ -100,6 +104,7 @@ __all__ = [
     "Registry",
     "Relation",
     "Restriction",
+    "RewriteRule",
     "Size",
     "Spec",
     "Static",
@@ -112,9 +117,11 @@ __all__ = [
     "TrtplugError",
     "UnknownNameError",
     "Unsupported",
+    "applied",
     "broadcastable",
     "converter",
     "converter_table",
+    "decline",
     "describe_tensor",
     "describe_value",
     "dims",
@@ -128,8 +135,11 @@ __all__ = [
     "qualified_name",
     "refuse",
     "resolve",
+    "rewrite_rule",
+    "rule_pass",
     "same_dtype",
     "same_shape",
+    "take_notes",
     "tensors_in",
     "unknown_name",
 ]

@@ -1,21 +1,22 @@
-"""Lowering passes: named graph rewrites, and the one order that they run in."""
+"""Lowering passes: named graph rewrites, and what they say about their work."""
 
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from torch.fx import GraphModule
 
-from trtplug_registry.errors import DeclarationError, PassOrderError
+from trtplug_registry.errors import DeclarationError
 
 PHASES = ("early", "late")
 """``early`` passes see the graph as exported; ``late`` ones see it after registry-driven decomposition."""
 
-Rewrite: TypeAlias = Callable[[GraphModule], bool]
+Rewrite: TypeAlias = Callable[..., bool]
+"""``(GraphModule) → changed``; after the graph module, settings that it reads, as keyword-only parameters."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,10 +25,13 @@ class LoweringPass:
 
     Attributes:
         name: short, with dashes.
-        function: changes a ``GraphModule`` in place; returns whether it changed anything.
+        function: changes a ``GraphModule`` in place; returns whether it changed anything. Keyword-only parameters, each
+            with a default, are given the compilation's settings of the same names: ``def f(graph_module, *,
+            min_block_size=3)``.
         phase: ``"early"`` or ``"late"``.
         before, after: ids of passes of the same phase that it must precede or follow: ``plugin:name``, or the bare name
             of a pass of the same plugin.
+        replaces: id of a pass of the same phase whose place and anchors it takes, and that does not run then; or "".
         plugin: who brought it; set by the registry.
     """
 
@@ -36,6 +40,7 @@ class LoweringPass:
     phase: str = "late"
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    replaces: str = ""
     plugin: str = ""
 
     def __post_init__(self) -> None:
@@ -45,8 +50,17 @@ class LoweringPass:
             )
         if not inspect.getdoc(self.function):
             raise DeclarationError(f"lowering pass {self.name!r}: its docstring must draw the graph before -> after")
-        if len(inspect.signature(self.function).parameters) != 1:
-            raise DeclarationError(f"lowering pass {self.name!r}: it takes exactly one parameter, the GraphModule")
+        first, *rest = [*inspect.signature(self.function).parameters.values(), None]
+        if first is None or first.kind is inspect.Parameter.KEYWORD_ONLY or any(map(_is_not_a_setting, rest[:-1])):
+            raise DeclarationError(
+                f"lowering pass {self.name!r}: it takes exactly one parameter, the GraphModule; settings that it reads"
+                " are keyword-only parameters with defaults"
+            )
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Names of the settings that it reads."""
+        return tuple(inspect.signature(self.function).parameters)[1:]
 
     @property
     def id(self) -> str:
@@ -54,62 +68,59 @@ class LoweringPass:
 
 
 def lowering_pass(
-    name: str, *, phase: str = "late", before: Iterable[str] = (), after: Iterable[str] = ()
+    name: str, *, phase: str = "late", before: Iterable[str] = (), after: Iterable[str] = (), replaces: str = ""
 ) -> Callable[[Rewrite], LoweringPass]:
     """Makes a `LoweringPass` of a function. Registers nothing: return it from ``trtplug_lowering_passes()``.
+
+    The parameters are the attributes of `LoweringPass`.
 
     Raises:
         DeclarationError: an unknown phase, no docstring, or a wrong signature.
     """
 
     def make(function: Rewrite) -> LoweringPass:
-        return LoweringPass(name, function, phase, tuple(before), tuple(after))
+        return LoweringPass(name, function, phase, tuple(before), tuple(after), replaces)
 
     return make
 
 
-def order_passes(passes: Iterable[LoweringPass]) -> tuple[LoweringPass, ...]:
-    """All passes in running order: by phase, then topologically by their anchors, ties by id.
+def _is_not_a_setting(parameter: inspect.Parameter | None) -> bool:
+    return parameter is not None and (
+        parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty
+    )
 
-    The order does not depend on the order in which they are given.
 
-    Raises:
-        PassOrderError: duplicate ids, unknown anchors, anchors of another phase, cycles; all of them are listed.
+# --- what a pass says about its work ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Notes:
+    """How often a pass rewrote something, by rule, and how often it declined to, by rule and reason."""
+
+    applied: Counter[str] = dataclasses.field(default_factory=Counter)
+    declined: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+_NOTES = "trtplug.notes"
+
+
+def decline(graph_module: GraphModule, what: str, reason: str) -> None:
+    """Notes for the report that a pass left something alone which looked like its business.
+
+    Args:
+        graph_module: that the pass was given.
+        what: the rule, or what the pass does, in a word or two.
+        reason: the same words wherever the cause is the same: the report counts them.
     """
-    given = list(passes)
-    by_id = {item.id: item for item in given}
-    problems = [f"two passes have the id {name!r}" for name in by_id if sum(p.id == name for p in given) > 1]
-    followers: dict[str, set[str]] = {name: set() for name in by_id}
-    for item in by_id.values():
-        for anchor, comes_first in ((item.before, True), (item.after, False)):
-            for name in anchor:
-                if name not in by_id:
-                    problems.append(f"{item.id!r} names {name!r}, which does not exist; there are {sorted(by_id)}")
-                elif by_id[name].phase != item.phase:
-                    problems.append(f"{item.id!r} ({item.phase}) names {name!r}, which is {by_id[name].phase}")
-                else:
-                    first, second = (item.id, name) if comes_first else (name, item.id)
-                    followers[first].add(second)
-    ordered, cycle = _topological(by_id, followers)
-    if cycle:
-        problems.append(f"these wait for each other: {', '.join(map(repr, cycle))}")
-    if problems:
-        raise PassOrderError("the lowering passes cannot be ordered:\n  " + "\n  ".join(problems))
-    return tuple(sorted(ordered, key=lambda item: PHASES.index(item.phase)))
+    graph_module.meta.setdefault(_NOTES, Notes()).declined[f"{what}: {reason}"] += 1
 
 
-def _topological(
-    by_id: dict[str, LoweringPass], followers: dict[str, set[str]]
-) -> tuple[list[LoweringPass], list[str]]:
-    waiting = {name: sum(name in after for after in followers.values()) for name in by_id}
-    ready = [name for name, count in waiting.items() if count == 0]
-    heapq.heapify(ready)
-    ordered = []
-    while ready:
-        name = heapq.heappop(ready)
-        ordered.append(by_id[name])
-        for follower in followers[name]:
-            waiting[follower] -= 1
-            if waiting[follower] == 0:
-                heapq.heappush(ready, follower)
-    return ordered, sorted(name for name, count in waiting.items() if count > 0)
+def applied(graph_module: GraphModule, what: str) -> None:
+    """Notes for the report that a pass did something; rules do so by themselves."""
+    graph_module.meta.setdefault(_NOTES, Notes()).applied[what] += 1
+
+
+def take_notes(graph_module: GraphModule) -> Notes:
+    """What was noted since this was last called."""
+    notes: Notes = graph_module.meta.pop(_NOTES, None) or Notes()
+    return notes

@@ -81,6 +81,11 @@ class PluginManager:
         """The names of all plugins there are, blocked ones included."""
         return frozenset(self._plugins) | self._blocked
 
+    @property
+    def blocked(self) -> frozenset[str]:
+        """The names of those that are there and blocked."""
+        return frozenset(self._blocked)
+
     def load_entry_points(self) -> None:
         """Loads every plugin that an installed distribution names in the entry-point group ``trtplug``.
 
@@ -177,7 +182,10 @@ def _stamped(item: LoweringPass, plugin: str) -> LoweringPass:
     def whole(anchors: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(anchor if ":" in anchor else f"{plugin}:{anchor}" for anchor in anchors)
 
-    return dataclasses.replace(item, plugin=plugin, before=whole(item.before), after=whole(item.after))
+    (replaces,) = whole((item.replaces,)) if item.replaces else ("",)
+    return dataclasses.replace(
+        item, plugin=plugin, before=whole(item.before), after=whole(item.after), replaces=replaces
+    )
 
 
 def _declared(results: Iterable[Any], kind: type, hook: str) -> list[Any]:

@@ -17,7 +17,8 @@ from trtplug_registry.converter import Converter, check_signature, qualified_nam
 from trtplug_registry.errors import DeclarationError, UnknownNameError, unknown_name
 from trtplug_registry.facts import Opaque, SymbolicSize, describe_node, describe_value
 from trtplug_registry.fingerprint import fingerprint
-from trtplug_registry.passes import LoweringPass, order_passes
+from trtplug_registry.passes import LoweringPass
+from trtplug_registry.pipeline import order_passes
 from trtplug_registry.plugins import Plugin
 from trtplug_registry.relations import tensors_in
 from trtplug_registry.specs import seen
@@ -88,6 +89,9 @@ class Registry:
         exclude: ops (``"aten::add"`` for all overloads, ``"aten::add.Tensor"`` for one; dots for colons too) and module
             paths (``"encoder.layer.0"``, with everything under it) that stay in Torch.
         capabilities: the TensorRT at hand; None means that every name that a converter `needs` is there.
+        disable_passes: ids of lowering passes that do not run.
+        pass_order: ``"a:x < b:y"``: the pass ``a:x`` runs before ``b:y``, whatever they say themselves.
+        blocked: names of plugins that exist and are not among `plugins`; to name one of their passes is moot.
 
     Raises:
         UnknownNameError: `prefer` names no plugin.
@@ -101,6 +105,9 @@ class Registry:
         prefer: Sequence[str] = (),
         exclude: Sequence[str] = (),
         capabilities: Capabilities | None = None,
+        disable_passes: Sequence[str] = (),
+        pass_order: Sequence[str] = (),
+        blocked: Iterable[str] = (),
     ) -> None:
         self.plugins = tuple(sorted(plugins, key=lambda plugin: plugin.name))
         names = {plugin.name for plugin in self.plugins}
@@ -111,7 +118,12 @@ class Registry:
         self.exclude = tuple(exclude)
         self.capabilities = capabilities
         self.converters = tuple(sorted((c for p in self.plugins for c in p.converters), key=self._rank))
-        self.passes: tuple[LoweringPass, ...] = order_passes(p for plugin in self.plugins for p in plugin.passes)
+        self.passes: tuple[LoweringPass, ...] = order_passes(
+            (item for plugin in self.plugins for item in plugin.passes),
+            disable=disable_passes,
+            order=pass_order,
+            absent={*blocked, *(plugin.name for plugin in self.plugins if plugin.error)},
+        )
         self.decompositions = self._gather_decompositions()
         self.executors = tuple(
             sorted((e for p in self.plugins for e in p.executors), key=lambda e: (-e.priority, e.plugin, e.name))

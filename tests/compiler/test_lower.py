@@ -13,6 +13,7 @@ from torch import nn
 
 from trtplug.errors import InputError, LoweringError
 from trtplug.lowering import lower, run_lowered
+from trtplug.settings import Settings
 from trtplug.tracing import Input, as_program, trace
 from trtplug_registry import Only, Registry
 
@@ -35,7 +36,8 @@ def test_equals_the_model(example, registry):
     torch.manual_seed(0)
     model = example.make()
     untouched = copy.deepcopy(model)
-    lowered = lower(trace(copy.deepcopy(model), example.args(), example.kwargs()), registry, strict=True, verify=True)
+    program = trace(copy.deepcopy(model), example.args(), example.kwargs())
+    lowered = lower(program, registry, Settings(verify=True), strict=True)
     for _ in range(2):  # twice, for what is kept between calls
         assert_runs_as(lowered, untouched, *example.args(), **example.kwargs())
     assert [record.id for record in lowered.passes].count("lower:retrace") == example.retraces

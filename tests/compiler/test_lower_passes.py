@@ -9,8 +9,9 @@ from torch import nn
 
 from trtplug.errors import LoweringError
 from trtplug.lowering import lower
+from trtplug.settings import Settings
 from trtplug.tracing import trace
-from trtplug_registry import PluginWarning, lowering_pass
+from trtplug_registry import PluginWarning, decline, lowering_pass, rewrite_rule, rule_pass
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +174,13 @@ def test_verify_names_the_first_pass_that_changes_a_result(program):
     passes = [innocent, wrong_numbers, also]
     lower(program, registry_of(passes=passes))
     with pytest.raises(LoweringError, match=r"'toy:relu-to-gelu' changes output 0: .* elements differ"):
-        lower(program, registry_of(passes=passes), verify=True)
+        lower(program, registry_of(passes=passes), Settings(verify=True))
 
 
 def test_a_wrong_decomposition_is_found_by_verify(program):
     registry = registry_of(aten.exp.default, decompositions={aten.tanh.default: lambda self: torch.exp(self)})
     with pytest.raises(LoweringError, match="'lower:decompose' changes output 0"):
-        lower(program, registry, verify=True)
+        lower(program, registry, Settings(verify=True))
 
 
 def test_early_passes_see_the_graph_as_exported():
@@ -219,3 +220,52 @@ def test_records_and_history():
     assert (history["arange"].kind, history["arange"].by) == ("rewritten", "lowering_passes:constant-folding")
     assert (history["softmax"].kind, history["softmax"].nodes) == ("decomposed", ("softmax__softmax",))
     assert (history["add"].kind, history["add"].by) == ("kept", "toy:aten::add.Tensor")
+
+
+def test_a_pass_reads_the_settings_that_it_names(program):
+    seen = {}
+
+    @lowering_pass("reads")
+    def reads(graph_module, *, min_block_size=99, tf32=None):
+        """looks"""
+        seen.update(min_block_size=min_block_size, tf32=tf32)
+        return False
+
+    registry = registry_of(passes=[reads])
+    lower(program, registry, Settings(min_block_size=7), strict=True)
+    assert seen == {"min_block_size": 7, "tf32": False}
+
+    @lowering_pass("misspells")
+    def misspells(graph_module, *, min_block_sise=1):
+        """looks"""
+        return False
+
+    with pytest.warns(PluginWarning, match="'toy:misspells' is undone: .*'min_block_sise': did you mean"):
+        lower(program, registry_of(passes=[misspells]))
+
+
+def test_rules_and_what_they_decline_are_in_the_record():
+    @rewrite_rule("double-relu", pattern=lambda x: aten.relu.default(aten.relu.default(x)))
+    def one_relu(x):
+        """relu(relu(x)) → relu(x)"""
+        return aten.relu.default(x)
+
+    @lowering_pass("by-hand")
+    def by_hand(graph_module):
+        """nothing"""
+        decline(graph_module, "tanh", "not today")
+        decline(graph_module, "tanh", "not today")
+        return False
+
+    class Model(nn.Module):
+        def forward(self, x):
+            y = torch.relu(x)
+            return torch.relu(torch.relu(torch.relu(x))), torch.relu(y) + y
+
+    program = trace(Model(), (torch.randn(3, 4),))
+    lowered = lower(program, registry_of(passes=[rule_pass("rules", [one_relu]), by_hand]), strict=True)
+    by_id = {record.id: record for record in lowered.passes}
+    assert by_id["toy:rules"].applied == {"double-relu": 2}
+    assert by_id["toy:rules"].declined == {"double-relu: an inner result is read elsewhere": 1}
+    assert by_id["toy:by-hand"].declined == {"tanh: not today": 2}
+    assert_runs_as(lowered, Model(), torch.randn(3, 4))

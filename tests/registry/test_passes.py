@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtplug_registry import DeclarationError, PassOrderError, lowering_pass, order_passes
+from trtplug_registry import (
+    CONTRACT,
+    DeclarationError,
+    PassOrderError,
+    PluginManager,
+    PluginWarning,
+    Registry,
+    lowering_pass,
+    order_passes,
+)
 
 
 def make(name, plugin="p", **anchors):
@@ -37,7 +46,8 @@ def test_all_violations_are_listed():
     passes = [
         make("a", before=["p:b"]),
         make("b", before=["p:a"]),
-        make("c", after=["p:nowhere"]),
+        make("e", after=["p:nowhere"]),
+        make("c", before=["p:e"]),
         make("d", phase="early", after=["p:c"]),
         make("c"),
     ]
@@ -45,12 +55,13 @@ def test_all_violations_are_listed():
         order_passes(passes)
     message = str(caught.value)
     assert "two passes have the id 'p:c'" in message
-    assert "'p:d' (early) names 'p:c', which is late" in message
+    assert "'p:e': unknown pass 'p:nowhere'" in message
+    assert "'p:d': 'p:c' is late and 'p:d' is early" in message
     assert "these wait for each other: 'p:a', 'p:b'" in message
 
 
 def test_an_unknown_anchor_lists_what_exists():
-    with pytest.raises(PassOrderError, match=r"'p:a' names 'p:x', which does not exist; there are \['p:a'\]"):
+    with pytest.raises(PassOrderError, match=r"'p:a': unknown pass 'p:x': did you mean 'p:a'\?\n  there are p:a$"):
         order_passes([make("a", after=["p:x"])])
 
 
@@ -64,7 +75,98 @@ def test_declarations():
 
     with pytest.raises(DeclarationError, match="docstring"):
         lowering_pass("a")(undocumented)
-    with pytest.raises(DeclarationError, match="exactly one parameter"):
-        lowering_pass("a")(two)
+
+    def no_default(graph_module, *, verify):
+        """x -> x"""
+        return False
+
+    for function in (two, no_default, lambda *, x=3: False):
+        function.__doc__ = "x -> x"
+        with pytest.raises(DeclarationError, match=r"exactly one parameter.*keyword-only parameters with defaults"):
+            lowering_pass("a")(function)
+
+    def reads(graph_module, *, verify=False, min_block_size=3):
+        """x -> x"""
+        return False
+
+    assert lowering_pass("a")(reads).settings == ("verify", "min_block_size")
     with pytest.raises(DeclarationError, match="phase 'middle' is not one of early, late"):
         lowering_pass("a", phase="middle")(two)
+
+
+def ids(passes, **choices):
+    return [item.id for item in order_passes(passes, **choices)]
+
+
+def test_a_disabled_pass_still_holds_the_others_apart():
+    chain = [make("a", after=["p:b"]), make("b", after=["p:c"]), make("c")]
+    assert ids(chain) == ["p:c", "p:b", "p:a"]
+    assert ids(chain, disable=["p:b"]) == ["p:c", "p:a"]
+
+
+def test_one_pass_takes_the_place_of_another():
+    chain = [make("a", after=["p:b"]), make("b", after=["p:c"]), make("c"), make("own", "q", replaces="p:b")]
+    assert ids(chain) == ["p:c", "q:own", "p:a"]
+    assert ids(chain, disable=["q:own"]) == ["p:c", "p:b", "p:a"], "a disabled pass replaces nothing"
+    again = make("again", "r", replaces="q:own")
+    assert ids([*chain, again]) == ["p:c", "r:again", "p:a"]
+    with pytest.raises(PassOrderError) as caught:
+        order_passes([*chain, make("rival", "r", replaces="p:b"), make("early", "r", replaces="p:a", phase="early")])
+    assert "'q:own' and 'r:rival' both replace 'p:b'; disable one of them" in str(caught.value)
+    assert "'r:early' (early) replaces 'p:a', which is late" in str(caught.value)
+    for circle in ([make("a", replaces="p:b"), make("b", replaces="p:a")], [make("a", replaces="p:a")]):
+        with pytest.raises(PassOrderError, match="replace each other"):
+            order_passes(circle)
+
+
+def test_the_user_has_the_last_word_on_the_order():
+    passes = [make("a"), make("b"), make("c", after=["p:a"])]
+    assert ids(passes) == ["p:a", "p:b", "p:c"]
+    assert ids(passes, order=["p:b < p:a"]) == ["p:b", "p:a", "p:c"]
+    assert ids(passes, order=["p:c<p:a"]) == ["p:b", "p:c", "p:a"], "against what c says itself"
+    with pytest.raises(PassOrderError, match="wait for each other: 'p:a', 'p:b', 'p:c'"):
+        order_passes(passes, order=["p:b < p:a", "p:c < p:b"])
+
+
+def test_what_names_an_absent_pass_is_moot_and_an_unknown_one_is_an_error():
+    passes = [make("a", after=["gone:x"], replaces="gone:z"), make("b")]
+    assert ids(passes, absent=["gone"], disable=["gone:y"], order=["gone:x < p:b", "p:b < p:a"]) == ["p:b", "p:a"]
+    with pytest.raises(PassOrderError) as caught:
+        order_passes(passes, disable=["p:bb"], order=["p:aa < p:b", "p:a > p:b", "p:a < p:b < p:a"])
+    for words in (
+        "'p:a': unknown pass 'gone:x'",
+        "'p:a': unknown pass 'gone:z'",
+        "the setting disable_passes: unknown pass 'p:bb': did you mean 'p:b'",
+        "pass_order 'p:aa < p:b': unknown pass 'p:aa': did you mean 'p:a'",
+        "pass_order 'p:a > p:b' is no order; write 'plugin:one < plugin:two'",
+        "pass_order 'p:a < p:b < p:a' is no order",
+    ):
+        assert words in str(caught.value)
+
+
+def test_a_blocked_or_broken_plugin_does_not_stop_the_assembly():
+    def of(*passes, contract=CONTRACT):
+        class Brings:
+            trtplug_contract = contract
+
+            def trtplug_lowering_passes(self):
+                return passes
+
+        return Brings()
+
+    manager = PluginManager(block=["blocked"])
+    manager.register(of(make("x")), "blocked")
+    with pytest.warns(PluginWarning, match="plugin 'broken' is disabled"):
+        manager.register(of(make("x"), contract=99), "broken")
+    manager.register(of(make("a", after=["blocked:x", "broken:x"]), make("b", before=["a"])), "mine")
+    registry = Registry(manager.plugins, blocked=manager.blocked)
+    assert [item.id for item in registry.passes] == ["mine:b", "mine:a"]
+    with pytest.raises(PassOrderError, match="'mine:a': unknown pass 'blocked:x'"):
+        Registry(manager.plugins)
+    with pytest.raises(PassOrderError, match="did you mean 'mine:a'"):
+        Registry(manager.plugins, blocked=manager.blocked, disable_passes=["min:a"])
+    chosen = Registry(
+        manager.plugins, blocked=manager.blocked, disable_passes=["mine:b"], pass_order=["mine:a < mine:b"]
+    )
+    assert [item.id for item in chosen.passes] == ["mine:a"]
+    assert chosen.fingerprint != registry.fingerprint

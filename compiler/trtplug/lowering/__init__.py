@@ -26,6 +26,7 @@ from trtplug.lowering.strides import free_of_strides
 from trtplug.lowering.value import Fate, Lowered, Mutation, PassRecord
 from trtplug.lowering.verify import Verifier
 from trtplug.ranges import Range
+from trtplug.settings import Settings
 from trtplug.tracing import Program
 from trtplug_registry import Registry
 
@@ -44,18 +45,21 @@ __all__ = [
     "run_lowered",
 ]
 
+DEFAULTS = Settings()
 
-def lower(program: Program, registry: Registry, *, verify: bool = False, strict: bool = False) -> Lowered:
+
+def lower(program: Program, registry: Registry, settings: Settings = DEFAULTS, *, strict: bool = False) -> Lowered:
     """Lowers a program for what the registry supports. The program is not changed, and its tensors are not copied.
 
     Args:
         program: from `trace` or `as_program`.
         registry: its converters decide what is kept whole; its passes and decompositions are used.
-        verify: run the graph on drawn inputs after every pass, and compare.
+        settings: what passes that read settings are given; ``verify`` runs the graph on drawn inputs after every pass,
+            and compares.
         strict: raise where a pass would be undone with a warning.
 
     Raises:
-        LoweringError: under ``strict``, a pass breaks the graph or what it promises to keep; under ``verify``, a pass
+        LoweringError: under ``strict``, a pass breaks the graph or what it promises to keep; with ``verify``, a pass
             changes a result; or the program has effects that cannot be expressed as values.
     """
     start = time.perf_counter()
@@ -63,15 +67,15 @@ def lower(program: Program, registry: Registry, *, verify: bool = False, strict:
     name = "lower:retrace" if lifted.retraced else "lower:lift"
     sizes = len(program.exported.graph.nodes), len(lifted.graph_module.graph.nodes)
     first = PassRecord(name, time.perf_counter() - start, *sizes, True)
-    return lower_lifted(lifted, program.ranges, registry, verify=verify, strict=strict, records=(first,))
+    return lower_lifted(lifted, program.ranges, registry, settings, strict=strict, records=(first,))
 
 
 def lower_lifted(
     lifted: Lifted,
     ranges: Mapping[sympy.Symbol, Range],
     registry: Registry,
+    settings: Settings = DEFAULTS,
     *,
-    verify: bool = False,
     strict: bool = False,
     records: tuple[PassRecord, ...] = (),
 ) -> Lowered:
@@ -80,15 +84,15 @@ def lower_lifted(
     Args:
         lifted: from `lift`, or made of a graph that did not come from ``torch.export``.
         ranges: of the symbols in the inputs' shapes.
-        registry, verify, strict: as for `lower`.
+        registry, settings, strict: as for `lower`.
         records: what was done before.
 
     Raises:
         LoweringError: as `lower`.
     """
     original = {node.name for node in lifted.graph_module.graph.nodes if node.op == "call_function"}
-    verifier = Verifier(lifted.graph_module, ranges) if verify else None
-    runner = PassRunner(lifted.graph_module, strict=strict, verifier=verifier)
+    verifier = Verifier(lifted.graph_module, ranges) if settings.verify else None
+    runner = PassRunner(lifted.graph_module, settings, strict=strict, verifier=verifier)
     runner.run(item for item in registry.passes if item.phase == "early")
     fates = runner.step("lower:decompose", lambda module: decompose(module, registry))
     runner.run(item for item in registry.passes if item.phase == "late")

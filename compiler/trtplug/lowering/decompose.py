@@ -10,9 +10,8 @@ kernels; and so does one whose decomposition would hold only for the sizes it wa
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from trtplug.lowering import graphs
 from trtplug.lowering.functionalize import remove_writes, writes
 from trtplug.lowering.value import Fate
 from trtplug_registry import ReasonCode, Registry, Support
+from trtplug_registry.guards import unspecialized
 
 _MOVERS = frozenset(
     {
@@ -179,7 +179,7 @@ class _Decomposition:
 
         try:
             # pre-dispatch, so that composite ops inside are recorded whole and asked about
-            with self.mode, enable_python_dispatcher(), torch.no_grad(), _unspecialized(self.mode.shape_env):
+            with self.mode, enable_python_dispatcher(), torch.no_grad(), unspecialized(self.mode.shape_env):
                 traced = make_fx(call, tracing_mode="real", pre_dispatch=True, _allow_non_fake_inputs=True)(
                     *(vals[i] for i in moving)
                 )
@@ -205,43 +205,6 @@ class _Decomposition:
 
 def _hold(results: Any) -> Any:
     return results
-
-
-class _SpecializedError(Exception):
-    pass
-
-
-@contextlib.contextmanager
-def _unspecialized(shape_env: Any) -> Iterator[None]:
-    """Refuses a trace that holds only for some sizes: that adds a guard which fixes or bounds a symbol.
-
-    Raises:
-        _SpecializedError: it does; the shape environment is as before.
-    """
-    if shape_env is None:
-        yield
-        return
-    frozen, shape_env.frozen = shape_env.frozen, False  # export freezes it, which would hide the guards
-    guards, replacements, spans = (
-        len(shape_env.guards),
-        dict(shape_env.replacements),
-        dict(shape_env.var_to_range),
-    )
-    try:
-        yield
-        new = shape_env.guards[guards:]
-        # Ne(size, 0) and Ne(size, 1) are what export itself assumes of every dynamic size
-        if shape_env.replacements != replacements or any(getattr(g.expr, "rel_op", "") != "!=" for g in new):
-            raise _SpecializedError(", ".join(str(guard.expr) for guard in new))
-    finally:
-        shape_env.frozen = frozen
-        del shape_env.guards[guards:]
-        if shape_env.replacements != replacements or dict(shape_env.var_to_range) != spans:
-            shape_env.replacements.clear()
-            shape_env.replacements.update(replacements)
-            shape_env.var_to_range.clear()
-            shape_env.var_to_range.update(spans)
-            shape_env._update_version_counter()
 
 
 def _facts(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import time
 import warnings
@@ -15,7 +16,8 @@ from trtplug.errors import LoweringError
 from trtplug.lowering import graphs
 from trtplug.lowering.value import PassRecord
 from trtplug.lowering.verify import Verifier
-from trtplug_registry import LoweringPass, PluginWarning
+from trtplug.settings import Settings
+from trtplug_registry import LoweringPass, PluginWarning, take_notes, unknown_name
 
 
 class PassRunner:
@@ -25,12 +27,16 @@ class PassRunner:
     changes what it must keep, or raises is undone with one `PluginWarning` that names it.
 
     Args:
+        settings: what passes that read settings are given.
         strict: raise `LoweringError` instead of undoing.
         verifier: compares numbers after each pass; a difference raises `LoweringError`.
     """
 
-    def __init__(self, graph_module: fx.GraphModule, *, strict: bool, verifier: Verifier | None) -> None:
+    def __init__(
+        self, graph_module: fx.GraphModule, settings: Settings, *, strict: bool, verifier: Verifier | None
+    ) -> None:
         self.graph_module, self.strict, self.verifier = graph_module, strict, verifier
+        self.settings = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
         self.records: list[PassRecord] = []
         self.removed: dict[str, str] = {}
         """Nodes that are gone, and the pass that removed each."""
@@ -46,7 +52,8 @@ class PassRunner:
             snapshot.restore(self.graph_module)
             snapshot = _Snapshot(self.graph_module)
             for earlier in done:
-                earlier.function(self.graph_module)
+                self._call(earlier)
+            take_notes(self.graph_module)  # they were recorded before
 
     def step(self, identifier: str, function: Callable[[fx.GraphModule], Any]) -> Any:
         """A step of the stage itself: recorded and verified, but not undone."""
@@ -64,8 +71,9 @@ class PassRunner:
         start = time.perf_counter()
         before, promise = _fingerprint(self.graph_module.graph), _promise(self.graph_module)
         problem, cause, changed = "", None, False
+        claimed: Any = None
         try:
-            claimed: Any = item.function(self.graph_module)
+            claimed = self._call(item)
             changed = before != _fingerprint(self.graph_module.graph)
             problem = self._problem(claimed, changed, promise)
         except Exception as error:
@@ -83,11 +91,20 @@ class PassRunner:
         after = [name for name, *_ in before] if problem else [node.name for node in self.graph_module.graph.nodes]
         for name in {name for name, *_ in before} - set(after):
             self.removed[name] = item.id
-        seconds = time.perf_counter() - start
-        self.records.append(PassRecord(item.id, seconds, len(before), len(after), changed, problem))
+        seconds, notes = time.perf_counter() - start, take_notes(self.graph_module)
+        applied = {} if problem else dict(notes.applied)
+        self.records.append(
+            PassRecord(item.id, seconds, len(before), len(after), changed, problem, applied, dict(notes.declined))
+        )
         if self.verifier is not None and changed:
             self.verifier.check(self.graph_module, item.id)
         return not problem
+
+    def _call(self, item: LoweringPass) -> Any:
+        for name in item.settings:
+            if name not in self.settings:
+                raise unknown_name("setting", name, self.settings)
+        return item.function(self.graph_module, **{name: self.settings[name] for name in item.settings})
 
     def _problem(self, claimed: Any, changed: bool, promise: Any) -> str:
         if not isinstance(claimed, bool):

@@ -23,6 +23,8 @@ class PassRecord:
         nodes_before, nodes_after: all nodes of the graph.
         changed: whether the graph differs afterwards.
         error: why its result was thrown away, or "".
+        applied: how often each rewrite rule was applied.
+        declined: how often something was left alone, by rule and reason.
     """
 
     id: str
@@ -31,6 +33,8 @@ class PassRecord:
     nodes_after: int
     changed: bool
     error: str = ""
+    applied: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    declined: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import sympy
@@ -29,6 +30,7 @@ def check_pass(
     inputs: Sequence[Any],
     *,
     dynamic_shapes: Any = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> bool:
     """Holds one pass to law 7 on one model.
 
@@ -38,6 +40,7 @@ def check_pass(
             placeholders, ``get_attr``, calls and an output tuple, with ``meta["val"]``.
         inputs: what the model is called with.
         dynamic_shapes: for ``torch.export``.
+        settings: what the pass is given of those that it reads; its own defaults where not given.
 
     Returns:
         Whether the pass changed the graph: a pass that changes nothing has not been tested.
@@ -47,7 +50,7 @@ def check_pass(
             breaks the graph; it changes the graph again when it is run once more; or it says the wrong thing about it.
     """
     graph_module = copy.deepcopy(model) if isinstance(model, fx.GraphModule) else _lifted(model, inputs, dynamic_shapes)
-    trial = _PassTrial(lowering_pass, graph_module, inputs)
+    trial = _PassTrial(lowering_pass, graph_module, inputs, settings)
     changed = trial.apply("")
     if trial.apply(" the second time"):
         trial.fail("it changes the graph again when it is run once more: it is not idempotent")
@@ -78,6 +81,7 @@ class _PassTrial:
     lowering_pass: LoweringPass
     graph_module: fx.GraphModule
     inputs: Sequence[Any]
+    settings: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         self.code = self.graph_module.graph.python_code("self").src
@@ -87,7 +91,7 @@ class _PassTrial:
         """Runs the pass once, and checks all that it must keep. Returns whether the graph changed."""
         before, promise = self._wiring(), self._promise()
         try:
-            claimed = self.lowering_pass.function(self.graph_module)
+            claimed = self.lowering_pass.function(self.graph_module, **self.settings)
         except Exception as error:  # a plugin's pass may raise anything
             self.fail(f"it raised{when} {type(error).__name__}: {error}", error)
         changed = before != self._wiring()

@@ -1,0 +1,47 @@
+"""Computing on symbolic sizes without deciding anything about them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+
+class SpecializedError(Exception):
+    """A computation holds only for some sizes."""
+
+
+@contextlib.contextmanager
+def unspecialized(shape_env: Any) -> Iterator[None]:
+    """Refuses a computation that holds only for some sizes: one that adds a guard which fixes or bounds a symbol.
+
+    Args:
+        shape_env: of the fake mode; None where there are no symbolic sizes.
+
+    Raises:
+        SpecializedError: it does; the shape environment is as before.
+    """
+    if shape_env is None:
+        yield
+        return
+    frozen, shape_env.frozen = shape_env.frozen, False  # export freezes it, which would hide the guards
+    guards, replacements, spans = (
+        len(shape_env.guards),
+        dict(shape_env.replacements),
+        dict(shape_env.var_to_range),
+    )
+    try:
+        yield
+        new = shape_env.guards[guards:]
+        # Ne(size, 0) and Ne(size, 1) are what export itself assumes of every dynamic size
+        if shape_env.replacements != replacements or any(getattr(g.expr, "rel_op", "") != "!=" for g in new):
+            raise SpecializedError(", ".join(str(guard.expr) for guard in new))
+    finally:
+        shape_env.frozen = frozen
+        del shape_env.guards[guards:]
+        if shape_env.replacements != replacements or dict(shape_env.var_to_range) != spans:
+            shape_env.replacements.clear()
+            shape_env.replacements.update(replacements)
+            shape_env.var_to_range.clear()
+            shape_env.var_to_range.update(spans)
+            shape_env._update_version_counter()

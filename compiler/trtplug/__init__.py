@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SettingsError,
         TraceError,
     )
+    from trtplug.jit.session import reports
     from trtplug.ranges import Range
     from trtplug.report import CompilationReport
     from trtplug.settings import Settings
@@ -54,6 +55,7 @@ __all__ = [
     "explain",
     "load",
     "registry",
+    "reports",
     "save",
     "trace",
 ]
@@ -72,6 +74,7 @@ _HOME = {
         "SettingsError",
         "TraceError",
     ),
+    "trtplug.jit.session": ("reports",),
     "trtplug.ranges": ("Range",),
     "trtplug.report": ("CompilationReport",),
     "trtplug.settings": ("Settings",),

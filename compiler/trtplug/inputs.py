@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -94,3 +95,8 @@ def _words(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     return f"{value!r} ({type(value).__name__})"
+
+
+def without_autocast() -> contextlib.AbstractContextManager[Any]:
+    """Turns autocast off, where it is on. A compiled graph holds the casts that were in force when it was traced."""
+    return torch._C._DisableAutocast() if torch._C._is_any_autocast_enabled() else contextlib.nullcontext()

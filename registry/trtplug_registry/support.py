@@ -29,6 +29,7 @@ class ReasonCode(enum.StrEnum):
     BUILD_FAILED = "build-failed"
     BLOCK_TOO_SMALL = "block-too-small"
     NOT_INTERFACEABLE = "not-interfaceable"
+    NOT_COMPILED = "not-compiled"
 
 
 @dataclasses.dataclass(frozen=True)

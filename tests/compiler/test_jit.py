@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from trtplug.jit import TorchOnlyWarning
+import trtplug
+from trtplug.jit import TorchOnlyWarning, session
+from trtplug.network import Network
+from trtplug_registry import ReasonCode
 
 SMALL = {"min_block_size": 1}
 
@@ -55,6 +58,157 @@ def test_a_parameter_changed_in_place_never_yields_a_stale_answer():
     torch.testing.assert_close(fast(x), eager(x))
 
 
+def test_a_parameter_replaced_at_the_same_address_is_noticed():
+    eager = model()
+    fast = compiled(eager)
+    x = torch.randn(3, 4)
+    fast(x)
+    for _ in range(3):
+        eager[0].weight = nn.Parameter(torch.randn(8, 4))
+        torch.testing.assert_close(fast(x), eager(x))
+
+
+def test_an_interrupted_rebuild_leaves_no_stale_answer(monkeypatch):
+    eager = model()
+    fast = compiled(eager)
+    x = torch.randn(3, 4)
+    fast(x)
+    eager[0].weight.mul_(-2.0)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Network, "build", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fast(x)
+    torch.testing.assert_close(fast(x), eager(x))
+
+
+def test_weights_made_in_inference_mode_are_inputs():
+    """They count no versions: a change could not be noticed."""
+    with torch.inference_mode():
+        eager = model()
+        fast = compiled(eager)
+        x = torch.randn(3, 4)
+        torch.testing.assert_close(fast(x), eager(x))
+        eager[0].weight.mul_(-2.0)
+        torch.testing.assert_close(fast(x), eager(x))
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_report_for_each_graph_of_each_torch_compile():
+    def function(x):
+        y = torch.relu(x) * 2
+        torch._dynamo.graph_break()
+        return torch.tanh(y) + 1
+
+    one, other = compiled(function), compiled(model())
+    assert trtplug.reports(one) == ()
+    one(torch.ones(3, 4))
+    other(torch.ones(3, 4))
+    first, second = trtplug.reports(one)
+    assert [node.op for node in first.nodes] == ["aten::relu", "aten::mul.Tensor"]
+    assert [node.op for node in second.nodes] == ["aten::tanh", "aten::add.Tensor"]
+    assert all("test_jit.py" in node.source for node in first.nodes)
+    (report,) = trtplug.reports(other)
+    assert (len(report.engines), report.torch_ops, report.executor) == (1, (), "reference")
+
+
+def test_a_graph_compiled_again_replaces_its_report():
+    class Own(nn.Module):  # Dynamo passes over a module of Torch's own whose compile method was called
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(x).relu()
+
+    eager = Own()
+    eager.compile(backend="trtplug", options=SMALL)
+    x = torch.randn(3, 4)
+    eager(x)
+    (before,) = trtplug.reports(eager)
+    eager.layer.weight.add_(1)
+    eager(x)
+    (after,) = trtplug.reports(eager)
+    assert after is not before
+
+
+def test_reports_of_something_else():
+    for wrong in (model(), torch.compile(model(), backend="eager"), 3):
+        with pytest.raises(trtplug.InputError, match=r"what torch\.compile.*returns, found a"):
+            trtplug.reports(wrong)
+
+
+def test_the_graphs_of_one_torch_compile_share_a_registry(monkeypatch):
+    assembled = []
+    make = session.registry_for
+    monkeypatch.setattr(session, "registry_for", lambda settings: assembled.append(settings) or make(settings))
+    fast = compiled(lambda x: torch.relu(x) * 2, dynamic=False)
+    for size in (2, 3):
+        fast(torch.ones(size))
+    assert (len(trtplug.reports(fast)), len(assembled)) == (2, 1)
+
+
+# --- what becomes values only through AOTAutograd ---------------------------------------------------------------------
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x):
+        self.seen.add_(x.sum(0))
+        self.seen[:2].mul_(2)
+        return self.norm(x).relu() + self.seen
+
+
+def test_buffers_written_in_the_forward_are_inputs_of_engines():
+    eager, mine = Counts(), Counts()
+    fast = compiled(mine)
+    for _ in range(3):
+        x = torch.randn(3, 4)
+        torch.testing.assert_close(fast(x), eager(x))
+    torch.testing.assert_close(mine.state_dict(), eager.state_dict())
+    (report,) = trtplug.reports(fast)
+    assert report.engines
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["in the model", "around the call"])
+def test_autocast(around):
+    layer = nn.Linear(4, 4)
+
+    def function(x):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not around):
+            return layer(x) * 2
+
+    fast = compiled(layer if around else function)
+    with torch.autocast("cpu", torch.bfloat16, enabled=around):
+        expected, result = (layer if around else function)(torch.ones(3, 4)), fast(torch.ones(3, 4))
+    torch.testing.assert_close(result, expected)
+    assert result.dtype == torch.bfloat16
+    (report,) = trtplug.reports(fast)
+    assert not report.torch_ops
+
+
+def test_a_write_to_memory_that_another_input_shares():
+    def function(a, b):
+        a.add_(1)
+        return a + b
+
+    fast = compiled(function)
+    for same in (False, True):
+        x, y = torch.ones(4), torch.ones(4)
+        pairs = ((x, x[:]), (y, y[:])) if same else ((x, torch.ones(4)), (y, torch.ones(4)))
+        torch.testing.assert_close(fast(*pairs[0]), function(*pairs[1]))
+        torch.testing.assert_close(x, y)
+
+
 def test_graph_breaks_and_data_dependent_branches():
     def function(x):
         y = torch.relu(x) * 2
@@ -80,11 +234,16 @@ def test_inputs_written_in_place():
 def test_gradients_run_in_torch_with_one_warning():
     eager = model()
     x = torch.randn(3, 4, requires_grad=True)
+    fast = compiled(eager)
     with torch.enable_grad(), pytest.warns(TorchOnlyWarning, match="gradients are asked for"):
-        result = compiled(eager)(x)
+        result = fast(x)
     with torch.enable_grad():
         expected = eager(x)
     torch.testing.assert_close(result, expected)
+    (report,) = trtplug.reports(fast)
+    assert not report.engines
+    assert {reason.code for node in report.torch_ops for reason in node.reasons} == {ReasonCode.NOT_COMPILED}
+    assert "gradients are asked for" in report.warnings[0]
 
 
 def test_an_unknown_option_is_an_error():

@@ -1,0 +1,51 @@
+"""Parameters and buffers that are constants of engines, and how it is noticed that they are not what they were."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+_STATE = ("is_unspecialized_nn_module", "is_specialized_nn_module", "is_unspecialized_builtin_nn_module")
+
+
+def is_state(node: fx.Node, value: Any) -> bool:
+    """Whether an input of Dynamo's graph is a parameter or buffer of a module, whose changes can be noticed.
+
+    A tensor made in inference mode counts no versions, so it stays an input.
+    """
+    if not isinstance(value, torch.Tensor) or value.is_inference():
+        return False
+    if isinstance(value, torch.nn.Parameter):
+        return True
+    source = getattr(node, "_dynamo_source", None)
+    guard_source = getattr(source, "guard_source", None)
+    guard_source = guard_source() if callable(guard_source) else guard_source
+    return any(getattr(guard_source, name, lambda: False)() for name in _STATE)
+
+
+class Stamps:
+    """The identity, address and version of some of a graph's inputs, at the time it was compiled.
+
+    Writes that Torch itself does not count (through ``tensor.data``, or another library over the same memory) leave no
+    trace here; to replace a tensor's memory (``parameter.data = …``) does.
+    """
+
+    def __init__(self, places: Sequence[int], inputs: Sequence[Any]) -> None:
+        # A view of each keeps its memory from being handed out again: an address then tells tensors apart.
+        self._memory: list[torch.Tensor] = [inputs[place].detach() for place in places]
+        self._stamps = [
+            (place, weakref.ref(inputs[place]), memory.data_ptr(), inputs[place]._version)
+            for place, memory in zip(places, self._memory)
+        ]
+
+    def hold(self, inputs: Sequence[Any]) -> bool:
+        """Whether none of the tensors was replaced or written to."""
+        for place, known, address, version in self._stamps:
+            tensor = inputs[place]
+            if tensor._version != version or tensor.data_ptr() != address or tensor is not known():
+                return False
+        return True

@@ -43,9 +43,9 @@ def test_compiled(real: Real) -> None:
 
 
 @pytest.mark.parametrize("real", REAL_MODELS, ids=str)
-def test_just_in_time(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_just_in_time(real: Real) -> None:
     pytest.importorskip("transformers", reason=TRANSFORMERS)
-    check_just_in_time(real.make(False), lambda batch: real.inputs(batch, False), monkeypatch)
+    check_just_in_time(real.make(False), lambda batch: real.inputs(batch, False))
 
 
 FREQUENCIES = [82.4, 110.0, 220.0, 440.0, 587.3, 880.0]
@@ -54,7 +54,7 @@ FREQUENCIES = [82.4, 110.0, 220.0, 440.0, 587.3, 880.0]
 def test_a_pitch_tracker_with_its_real_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     model = crepe(monkeypatch)
     compiled = check_compiled(model, lambda batch: (tones(FREQUENCIES[:batch]),))
-    check_just_in_time(model, lambda batch: (tones(FREQUENCIES[:batch]),), monkeypatch)
+    check_just_in_time(model, lambda batch: (tones(FREQUENCIES[:batch]),))
     heard = pitch(compiled(tones(FREQUENCIES)))
     assert torch.equal(heard, pitch(model(tones(FREQUENCIES))))
     cents = 1200 * (heard / torch.tensor(FREQUENCIES)).log2()
@@ -76,7 +76,7 @@ def check_compiled(model: nn.Module, inputs: Inputs) -> trtplug.CompiledModule:
     return compiled
 
 
-def check_just_in_time(model: nn.Module, inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_just_in_time(model: nn.Module, inputs: Inputs) -> None:
     """``torch.compile``: one graph for every batch but 1, for which Dynamo makes one of its own."""
     fast = torch.compile(model, backend="trtplug", options={"min_block_size": 1})
 
@@ -85,17 +85,9 @@ def check_just_in_time(model: nn.Module, inputs: Inputs, monkeypatch: pytest.Mon
             torch._dynamo.maybe_mark_dynamic(tensor, 0)
         return fast(*tensors)
 
-    reports: list[CompilationReport] = []
-    made = trtplug.jit.Compilation.report
-
-    def report(*args: Any, **kwargs: Any) -> CompilationReport:
-        reports.append(made(*args, **kwargs))
-        return reports[-1]
-
-    monkeypatch.setattr(trtplug.jit.Compilation, "report", report)
     _check(model, marked, inputs, batches=(3, 5, 2))
-    assert len(reports) == 1
-    _check_report(reports[0])
+    (report,) = trtplug.reports(fast)
+    _check_report(report)
 
 
 def _check(model: nn.Module, fast: Callable[..., Any], inputs: Inputs, batches: Sequence[int] = BATCHES) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,18 +14,18 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from trtplug._tensorrt import capabilities, library
+from trtplug._tensorrt import capabilities
 from trtplug.compiled import CompiledModule
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine, EngineModule
-from trtplug.errors import BuildError, ConversionError, op_name, source_line
+from trtplug.errors import BuildError, ConversionError, op_name
 from trtplug.executors import pick_executor
 from trtplug.lowering import Lowered, lower
 from trtplug.network import Network
 from trtplug.network.finished import BuildOptions, Progress
 from trtplug.partition import Block, Partition, extract, link, partition
-from trtplug.ranges import size_name
-from trtplug.report import CompilationReport, EngineRecord, NodeRecord
+from trtplug.report import CompilationReport
+from trtplug.reporting import Facts, make_report
 from trtplug.settings import Settings
 from trtplug.tracing import Program, as_program, trace
 from trtplug_registry import (
@@ -36,7 +35,6 @@ from trtplug_registry import (
     Reason,
     ReasonCode,
     Registry,
-    Unsupported,
 )
 
 
@@ -152,7 +150,7 @@ def explain(
     lowered = run.prepare(model, args, kwargs, inputs, dynamic_shapes)
     with run.stage("partition"):
         run.partition(lowered)
-    return run.report(lowered, (), "")
+    return run.report(lowered, (), "", suggestions=True)
 
 
 @dataclasses.dataclass
@@ -318,57 +316,13 @@ class Compilation:
             raise PluginError(message)
         self._warn(message, PluginWarning)
 
-    # --- report -----------------------------------------------------------------------------------------------------
-
-    def report(self, lowered: Lowered, engines: Sequence[CompiledEngine], executor: str) -> CompilationReport:
-        engine_of = {node: block.index for block in self.parts.blocks for node in block.nodes}
-        torch_nodes = frozenset(self.parts.torch_nodes)
-        origins = _origins(lowered)
-        nodes = tuple(
-            self._node_record(node, engine_of.get(node), origins.get(node.name, ""))
-            for node in lowered.graph_module.graph.nodes
-            if (node in engine_of and _computes(node)) or node in torch_nodes
-        )
-        built = list(self._built.values())
-        seconds = {id(b.engine.plan): b.seconds for b in built}
-        records = []
-        for block in self.parts.blocks:
-            engine = engines[block.index] if engines else None
-            records.append(
-                EngineRecord(
-                    block.index,
-                    tuple(node.name for node in block.compute_nodes),
-                    tuple(_words(node, lowered) for node in (*block.inputs, *block.sizes)),
-                    tuple(_words(node, lowered) for node in block.outputs),
-                    engine.num_layers if engine else 0,
-                    len(engine.plan) if engine else 0,
-                    seconds.get(id(engine.plan), 0.0) if engine else 0.0,
-                )
-            )
-        passes = tuple(dataclasses.asdict(item) for item in lowered.passes)
-        return CompilationReport(
-            nodes, tuple(records), dict(self.stages), passes, executor, versions(), tuple(self.warnings)
-        )
-
-    def _node_record(self, node: Node, engine: int | None, origin: str) -> NodeRecord:
-        support = self.registry.lookup(node)
-        converter = support.converter.id if support.converter else ""
-        reasons: tuple[Reason, ...] = ()
-        if engine is None:
-            converter = ""
-            reasons = self._reasons(node, support)
-        return NodeRecord(node.name, op_name(node), engine, converter, reasons, source_line(node), origin)
-
-    def _reasons(self, node: Node, support: Any) -> tuple[Reason, ...]:
-        if node in self.quarantine:
-            return (self.quarantine[node],)
-        if isinstance(support, Unsupported):
-            return support.reasons
-        size = self.parts.too_small.get(node)
-        if size is not None:
-            wanted = f"at least min_block_size={self.settings.min_block_size}"
-            return (Reason(ReasonCode.BLOCK_TOO_SMALL, required=wanted, seen=f"its block has {size} compute node(s)"),)
-        return (Reason(ReasonCode.NOT_INTERFACEABLE, seen="it reads or writes something that cannot enter an engine"),)
+    def report(
+        self, lowered: Lowered, engines: Sequence[CompiledEngine], executor: str, *, suggestions: bool = False
+    ) -> CompilationReport:
+        """What was done, and why; with `suggestions`, also what would change a verdict."""
+        seconds = {id(built.engine.plan): built.seconds for built in self._built.values()}
+        facts = Facts(self.registry, self.settings, self.parts, self.quarantine, self.stages, tuple(self.warnings))
+        return make_report(facts, lowered, engines, seconds, executor, suggestions=suggestions)
 
 
 def _device_type(lowered: Lowered) -> str:
@@ -378,36 +332,3 @@ def _device_type(lowered: Lowered) -> str:
         if isinstance(value, torch.Tensor):
             return value.device.type
     return "cpu"
-
-
-def _origins(lowered: Lowered) -> dict[str, str]:
-    """For each node that lowering made of another: of which, and whose decision that was."""
-    return {
-        name: f"{original}, decomposed by {fate.by}"
-        for original, fate in lowered.history.items()
-        if fate.kind == "decomposed"
-        for name in fate.nodes
-    }
-
-
-def _computes(node: Node) -> bool:
-    return node.op == "call_function" and op_name(node) != "getitem"
-
-
-def _words(node: Node, lowered: Lowered) -> str:
-    """A tensor or size that enters or leaves an engine, with the user's names for its sizes."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor):
-        return f"{node.name}: size {size_name(value, lowered.ranges)}"
-    shape = ", ".join(size_name(size, lowered.ranges) for size in value.shape)
-    return f"{node.name}: {str(value.dtype).removeprefix('torch.')}[{shape}]"
-
-
-def versions() -> dict[str, str]:
-    """Of trtplug, torch and TensorRT, as they are here."""
-    trt = library()
-    return {
-        "trtplug": importlib.metadata.version("trtplug"),
-        "torch": torch.__version__,
-        trt.__name__.replace("_", "-"): trt.__version__,
-    }

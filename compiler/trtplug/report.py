@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from trtplug.insight.picture import Crossing, Unit
+from trtplug.insight.suggestions import Suggestion
 from trtplug_registry import Reason
 
 
@@ -23,6 +25,7 @@ class NodeRecord:
         reasons: why it stays in Torch; empty where it does not.
         source: the model's source line, where known.
         origin: what lowering did to get here, where it did anything.
+        flops: its work by Torch's own counter, symbolic sizes at their hints; counted in a dry run only.
     """
 
     name: str
@@ -32,6 +35,7 @@ class NodeRecord:
     reasons: tuple[Reason, ...] = ()
     source: str = ""
     origin: str = ""
+    flops: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,9 @@ class CompilationReport:
         executor: what runs the engines; "" in a dry run.
         versions: of trtplug, torch and TensorRT.
         warnings: what the user was warned of.
+        units: engines, and groups of Torch nodes between them, in an order of execution.
+        crossings: the tensors that go from one unit to another.
+        suggestions: what would bring more nodes into TensorRT, the most gain first; asked for in a dry run only.
     """
 
     nodes: tuple[NodeRecord, ...]
@@ -77,6 +84,9 @@ class CompilationReport:
     executor: str = ""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    units: tuple[Unit, ...] = ()
+    crossings: tuple[Crossing, ...] = ()
+    suggestions: tuple[Suggestion, ...] = ()
 
     @property
     def torch_ops(self) -> tuple[NodeRecord, ...]:
@@ -87,6 +97,12 @@ class CompilationReport:
     def share(self) -> float:
         """The fraction of compute nodes in TensorRT; 1.0 for a graph without compute nodes."""
         return 1.0 if not self.nodes else 1 - len(self.torch_ops) / len(self.nodes)
+
+    @property
+    def flop_share(self) -> float | None:
+        """The fraction of the counted work in TensorRT; None where none was counted."""
+        total = sum(node.flops for node in self.nodes)
+        return sum(node.flops for node in self.nodes if node.engine is not None) / total if total else None
 
     def to_json(self, indent: int | None = 2) -> str:
         """Everything, as JSON."""
@@ -99,6 +115,9 @@ class CompilationReport:
                 "executor": self.executor,
                 "versions": dict(self.versions),
                 "warnings": list(self.warnings),
+                "units": [dataclasses.asdict(unit) for unit in self.units],
+                "crossings": [dataclasses.asdict(crossing) for crossing in self.crossings],
+                "suggestions": [{**dataclasses.asdict(item), "gain": item.gain} for item in self.suggestions],
             },
             indent=indent,
         )

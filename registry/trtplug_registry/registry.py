@@ -181,6 +181,13 @@ class Registry:
         claims = self._find_claims(op)
         return claims.converters if claims else ()
 
+    def unavailable(self, op: OpOverload, converter: Converter) -> Reason | None:
+        """Why a converter that claims an op takes no call of it whatever its arguments, or None."""
+        if op in self._excluded_ops:
+            return Reason(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps {qualified_name(op)} in Torch")
+        claims = self._find_claims(op)
+        return None if claims is None else self._standing(claims, converter)
+
     @property
     def targets(self) -> tuple[OpOverload, ...]:
         """The overloads that some converter claims, by name."""
@@ -327,6 +334,19 @@ class Registry:
     def _refusal_of(
         self, converter: Converter, claims: _Claims, place: int, node: Node, call: dict[str, Any]
     ) -> Reason | None:
+        reason = self._standing(claims, converter)
+        if reason is not None:
+            return reason
+        for name, default in claims.pinned[place].items():
+            if call[name] != default:
+                return Reason(ReasonCode.ARGUMENT, name, f"its default, {default!r}", seen(call[name]))
+        reason = converter.domain.refusal(call)
+        if reason is None and not converter.dynamic_shapes:
+            reason = _refuse_dynamic(call)
+        return reason or converter.domain.refusal_of_use(node)
+
+    def _standing(self, claims: _Claims, converter: Converter) -> Reason | None:
+        """Why a converter takes no call at all of an op, or None."""
         rival = claims.conflicts.get(converter)
         if rival is not None:
             return Reason(
@@ -339,13 +359,7 @@ class Registry:
                 if not self.capabilities.has(name):
                     text = f"TensorRT {self.capabilities.version} has not"
                     return Reason(ReasonCode.TENSORRT_VERSION, required=name, seen=text)
-        for name, default in claims.pinned[place].items():
-            if call[name] != default:
-                return Reason(ReasonCode.ARGUMENT, name, f"its default, {default!r}", seen(call[name]))
-        reason = converter.domain.refusal(call)
-        if reason is None and not converter.dynamic_shapes:
-            reason = _refuse_dynamic(call)
-        return reason or converter.domain.refusal_of_use(node)
+        return None
 
     def _describe(self, value: Any) -> Any:
         if isinstance(value, Node):

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from trtplug.compilation import Compilation, versions
+from trtplug.compilation import Compilation
 from trtplug.engine import EngineModule
 from trtplug.errors import op_name, source_line
 from trtplug.executors import pick_executor
@@ -25,6 +25,7 @@ from trtplug.jit.tracing import fake_inputs, trace
 from trtplug.lowering import Lifted, Mutation, apply_mutations, graphs, lower_lifted
 from trtplug.partition import link
 from trtplug.report import CompilationReport, NodeRecord
+from trtplug.reporting import versions
 from trtplug_registry import Reason, ReasonCode
 
 _log = logging.getLogger(__name__)

@@ -86,10 +86,11 @@ def tensor_bytes(node: fx.Node) -> int:
     val = node.meta.get("val")
     if not isinstance(val, torch.Tensor):
         return 0
-    return math.prod(map(_hint, val.shape)) * val.dtype.itemsize
+    return math.prod(map(size_hint, val.shape)) * val.dtype.itemsize
 
 
-def _hint(size: int | torch.SymInt) -> int:
+def size_hint(size: int | torch.SymInt) -> int:
+    """A size, at its hint where it is symbolic, `UNKNOWN_SIZE` where it has none."""
     if isinstance(size, int):
         return size
     hint = getattr(size.node, "hint", None)

@@ -1,0 +1,77 @@
+"""Which ops a name stands for: an opset, a namespace, an op, or what real architectures hold."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib.resources
+from collections.abc import Mapping
+
+import torch
+from torch._ops import OpOverload
+
+from trtplug_registry import UnknownNameError, overloads_named, unknown_name
+
+CORE, ALL, ZOO = "core_aten", "all", "zoo"
+
+
+def overloads_in(subject: str) -> tuple[OpOverload, ...]:
+    """The overloads that a name stands for, by name.
+
+    Args:
+        subject: ``"core_aten"`` (what ATen tags as core), ``"all"`` (every functional ATen overload), ``"zoo"`` (what
+            real architectures hold after export), a namespace (``"torchvision"``), or an op (``"aten::add"``,
+            ``"aten.add.Tensor"``).
+
+    Raises:
+        UnknownNameError: it stands for nothing here.
+    """
+    if subject == CORE:
+        return tuple(op for op in _overloads("aten") if torch.Tag.core in op.tags)
+    if subject == ALL:
+        return tuple(op for op in _overloads("aten") if not op._schema.is_mutable and not is_out(op))
+    if subject == ZOO:
+        return tuple(found for name in zoo() if (found := _overload(name)) is not None)
+    if "." in subject or "::" in subject:
+        return overloads_named(subject)
+    functional = tuple(op for op in _overloads(subject) if not op._schema.is_mutable)
+    if not functional:
+        try:
+            return overloads_named(f"aten::{subject}")
+        except UnknownNameError:
+            spaces = {name.partition("::")[0] for name in torch._C._dispatch_get_all_op_names()}
+            raise unknown_name("opset or namespace", subject, {CORE, ALL, ZOO, *spaces}) from None
+    return functional
+
+
+def is_op(subject: str) -> bool:
+    """Whether a name is that of an op rather than of a set."""
+    return subject not in (CORE, ALL, ZOO) and not _overloads(subject)
+
+
+@functools.cache
+def zoo() -> Mapping[str, tuple[int, int]]:
+    """How many of 202 architectures hold an op after export, and how many calls they have in all, by overload.
+
+    A checked-in count (``zoo.tsv``), over exported graphs of vision, text and audio architectures.
+    """
+    text = importlib.resources.files("trtplug.coverage").joinpath("zoo.tsv").read_text()
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    return {row["op"]: (int(row["models"]), int(row["calls"])) for row in rows}
+
+
+def is_out(op: OpOverload) -> bool:
+    return any(argument.is_out for argument in op._schema.arguments)
+
+
+def _overload(name: str) -> OpOverload | None:
+    """The overload of a qualified name such as ``aten::add.Tensor`` or ``aten::relu``, if it is registered."""
+    space, _, rest = name.partition("::")
+    op, _, overload = rest.partition(".")
+    packet = getattr(getattr(torch.ops, space), op, None)
+    return getattr(packet, overload or "default", None) if packet is not None else None
+
+
+def _overloads(space: str) -> tuple[OpOverload, ...]:
+    names = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith(f"{space}::"))
+    return tuple(found for name in names if (found := _overload(name)) is not None)

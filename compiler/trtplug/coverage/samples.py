@@ -1,0 +1,175 @@
+"""A well-formed call of an op, guessed from its schema, to see what lowering makes of one that no converter claims."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+
+_SHAPES = ((2, 3, 4, 4), (4, 4), (4,), (2, 4, 4), (2, 3, 4, 4, 4), ())
+"""Shapes of the first tensor; the others have the same, or what `_SHAPE_OF` says."""
+
+_SHAPE_OF: Mapping[str, tuple[int, ...]] = {"running_mean": (3,), "running_var": (3,), "grid": (2, 4, 4, 2)}
+
+_INDEX = frozenset({"index", "indices", "offsets", "target", "labels", "repeats", "batch1_index"})
+_MASK = frozenset({"mask", "condition"})
+_PER_CHANNEL = frozenset({"weight", "bias"})
+
+_BY_NAME: Mapping[str, Any] = {
+    "dim": 0,
+    "dim0": 0,
+    "dim1": 1,
+    "dim2": 1,
+    "kernel_size": 2,
+    "output_size": 2,
+    "stride": 1,
+    "dilation": 1,
+    "padding": 0,
+    "pad": 1,
+    "groups": 1,
+    "num_groups": 1,
+    "group": 1,
+    "N": 2,
+    "C": 3,
+    "HxW": 16,
+    "eps": 1e-5,
+    "momentum": 0.1,
+    "p": 2.0,
+    "reduce": "sum",
+    "mode": "constant",
+    "equation": "...,...->...",
+    "approximate": "none",
+    "rounding_mode": "floor",
+    "interpolation": "linear",
+    "train": False,
+    "training": False,
+    "cudnn_enabled": False,
+    "onesided": True,
+    "size": 4,
+    "sizes": 2,
+    "repeats": 1,
+    "normalized_shape": 4,
+    "compute_mode": None,
+    "interpolation_mode": 0,
+    "padding_mode": 0,
+    "align_corners": False,
+    "scale_factors": 2.0,
+    "n": 4,
+    "steps": 4,
+    "end": 4,
+    "num_classes": 8,
+    "split_size": 2,
+    "sections": 2,
+    "chunks": 2,
+    "upscale_factor": 1,
+    "downscale_factor": 1,
+    "dtype": torch.float32,
+}
+
+
+def sample(op: OpOverload) -> fx.GraphModule | None:
+    """A graph with one call of `op` on fake tensors, or None where no well-formed call could be guessed.
+
+    Guesses are tried in eager, which refuses one quickly. Torch's internal ops are not called: some crash the process
+    when their arguments make no sense.
+    """
+    if op._schema.name.partition("::")[2].startswith("_"):
+        return None
+    lengths = (1, 2, 3, 4) if any("List[" in str(a.type) for a in op._schema.arguments) else (1,)
+    for shape, dtype, length in itertools.product(_SHAPES, (torch.float32, torch.int64, torch.bool), lengths):
+        guess = _Guess(shape, dtype, length)
+        try:
+            args, kwargs = guess.arguments(op)
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                op(*args, **kwargs)
+        except Exception:  # a guess that is not well-formed fails in any way
+            continue
+        return _graph(op, args, kwargs)
+    return None
+
+
+def _graph(op: OpOverload, args: Any, kwargs: Any) -> fx.GraphModule | None:
+    graph, mode = fx.Graph(), FakeTensorMode(allow_non_fake_inputs=True)
+
+    def placed(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        node = graph.placeholder(f"in_{len(graph.nodes)}")
+        node.meta["val"] = mode.from_tensor(leaf)
+        return node
+
+    args, kwargs = pytree.tree_map(placed, (tuple(args), kwargs))
+    node = graph.call_function(op, args, kwargs)
+    fake_args, fake_kwargs = fx.node.map_arg((args, kwargs), lambda source: source.meta["val"])
+    try:
+        with mode, torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            node.meta["val"] = op(*fake_args, **fake_kwargs)
+    except Exception:  # an op without a fake implementation
+        return None
+    results = list(_results(graph, node))
+    graph.output(tuple(results)).meta["val"] = tuple(item.meta["val"] for item in results)
+    return fx.GraphModule(torch.nn.Module(), graph) if results else None
+
+
+def _results(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
+    value = node.meta["val"]
+    if isinstance(value, torch.Tensor):
+        yield node
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            if isinstance(item, torch.Tensor):
+                part = graph.call_function(operator.getitem, (node, number))
+                part.meta["val"] = item
+                yield part
+
+
+class _Guess:
+    """Guesses a value for each argument that has no default."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, length: int) -> None:
+        self.shape, self.dtype, self.length = shape, dtype, length
+
+    def arguments(self, op: OpOverload) -> tuple[list[Any], dict[str, Any]]:
+        required = [a for a in op._schema.arguments if not a.has_default_value()]
+        args = [self.value(a.name, str(a.type)) for a in required if not a.kwarg_only]
+        return args, {a.name: self.value(a.name, str(a.type)) for a in required if a.kwarg_only}
+
+    def value(self, name: str, kind: str) -> Any:
+        if kind in ("Tensor", "Optional[Tensor]"):
+            return self.tensor(name)
+        if kind in ("List[Tensor]", "List[Optional[Tensor]]"):
+            return [self.tensor(name), self.tensor(name)] if name != "indices" else [self.tensor(name)]
+        guess = _BY_NAME.get(name, 1)
+        if kind.startswith("List["):
+            return [guess] * self.length
+        if kind == "Optional[List[float]]":  # of output sizes and scale factors, one is given
+            return [float(guess)] * self.length
+        if kind in ("int", "number", "Optional[int]", "Optional[number]"):
+            return guess if guess is None or isinstance(guess, int | float) else 1
+        if kind in ("float", "Optional[float]"):
+            return float(guess) if isinstance(guess, int | float) else 0.5
+        if kind in ("bool", "Optional[bool]"):
+            return bool(guess) if name in _BY_NAME else False
+        if kind == "str":
+            return guess if isinstance(guess, str) else "none"
+        if kind.startswith("Optional["):
+            return None
+        raise TypeError(kind)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        shape = _SHAPE_OF.get(name, self.shape)
+        if name in _PER_CHANNEL and len(shape) > 1:
+            shape = (shape[1],)
+        if name in _INDEX:
+            return torch.zeros(shape, dtype=torch.int64)
+        return torch.ones(shape, dtype=torch.bool if name in _MASK else self.dtype)

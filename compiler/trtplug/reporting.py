@@ -1,0 +1,157 @@
+"""Writing the report of a compilation: what became of every node, engine by engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from trtplug._tensorrt import library
+from trtplug.engine import CompiledEngine
+from trtplug.errors import op_name, source_line
+from trtplug.insight import flops_of, picture, suggest
+from trtplug.lowering import Lowered
+from trtplug.partition import Block, Partition
+from trtplug.ranges import size_name
+from trtplug.report import CompilationReport, EngineRecord, NodeRecord
+from trtplug.settings import Settings
+from trtplug_registry import Reason, ReasonCode, Registry, Unsupported
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a compilation knows at its end.
+
+    Attributes:
+        registry, settings: what decided.
+        parts: the partition.
+        quarantine: nodes that failed to convert or build, and how.
+        stages: seconds of each stage.
+        warnings: what the user was warned of.
+    """
+
+    registry: Registry
+    settings: Settings
+    parts: Partition
+    quarantine: Mapping[Node, Reason]
+    stages: Mapping[str, float]
+    warnings: tuple[str, ...]
+
+
+def make_report(
+    facts: Facts,
+    lowered: Lowered,
+    engines: Sequence[CompiledEngine],
+    seconds: Mapping[int, float],
+    executor: str,
+    *,
+    suggestions: bool,
+) -> CompilationReport:
+    """The report of a compilation.
+
+    Args:
+        facts: of its end.
+        lowered: what was partitioned.
+        engines: of its blocks; none in a dry run.
+        seconds: that each took, by the identity of its plan.
+        executor: what runs them; "" in a dry run.
+        suggestions: also what would bring more nodes into TensorRT; each is partitioned once more.
+    """
+    graph, parts = lowered.graph_module.graph, facts.parts
+    engine_of = {node: block.index for block in parts.blocks for node in block.nodes}
+    torch_nodes = frozenset(parts.torch_nodes)
+    computing = [n for n in graph.nodes if (n in engine_of and _computes(n)) or n in torch_nodes]
+    flops = flops_of(computing) if suggestions else {}
+    origins = _origins(lowered)
+    units, crossings = picture(graph, parts, flops)
+    ideas = suggest(graph, facts.registry, facts.settings, parts, flops, facts.quarantine) if suggestions else ()
+    return CompilationReport(
+        tuple(
+            _node_record(facts, node, engine_of.get(node), origins.get(node.name, ""), flops.get(node, 0))
+            for node in computing
+        ),
+        tuple(
+            _engine_record(block, lowered, engines[block.index] if engines else None, seconds) for block in parts.blocks
+        ),
+        dict(facts.stages),
+        tuple(dataclasses.asdict(item) for item in lowered.passes),
+        executor,
+        versions(),
+        facts.warnings,
+        units,
+        crossings,
+        ideas,
+    )
+
+
+def _engine_record(
+    block: Block, lowered: Lowered, engine: CompiledEngine | None, seconds: Mapping[int, float]
+) -> EngineRecord:
+    return EngineRecord(
+        block.index,
+        tuple(node.name for node in block.compute_nodes),
+        tuple(_words(node, lowered) for node in (*block.inputs, *block.sizes)),
+        tuple(_words(node, lowered) for node in block.outputs),
+        engine.num_layers if engine else 0,
+        len(engine.plan) if engine else 0,
+        seconds.get(id(engine.plan), 0.0) if engine else 0.0,
+    )
+
+
+def _node_record(facts: Facts, node: Node, engine: int | None, origin: str, flops: int) -> NodeRecord:
+    support = facts.registry.lookup(node)
+    converter = support.converter.id if support.converter else ""
+    reasons: tuple[Reason, ...] = ()
+    if engine is None:
+        converter = ""
+        reasons = _reasons(facts, node, support)
+    return NodeRecord(node.name, op_name(node), engine, converter, reasons, source_line(node), origin, flops)
+
+
+def _reasons(facts: Facts, node: Node, support: Any) -> tuple[Reason, ...]:
+    if node in facts.quarantine:
+        return (facts.quarantine[node],)
+    if isinstance(support, Unsupported):
+        return support.reasons
+    size = facts.parts.too_small.get(node)
+    if size is not None:
+        wanted = f"at least min_block_size={facts.settings.min_block_size}"
+        return (Reason(ReasonCode.BLOCK_TOO_SMALL, required=wanted, seen=f"its block has {size} compute node(s)"),)
+    return (Reason(ReasonCode.NOT_INTERFACEABLE, seen="it reads or writes something that cannot enter an engine"),)
+
+
+def _origins(lowered: Lowered) -> dict[str, str]:
+    """For each node that lowering made of another: of which, and whose decision that was."""
+    return {
+        name: f"{original}, decomposed by {fate.by}"
+        for original, fate in lowered.history.items()
+        if fate.kind == "decomposed"
+        for name in fate.nodes
+    }
+
+
+def _computes(node: Node) -> bool:
+    return node.op == "call_function" and op_name(node) != "getitem"
+
+
+def _words(node: Node, lowered: Lowered) -> str:
+    """A tensor or size that enters or leaves an engine, with the user's names for its sizes."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return f"{node.name}: size {size_name(value, lowered.ranges)}"
+    shape = ", ".join(size_name(size, lowered.ranges) for size in value.shape)
+    return f"{node.name}: {str(value.dtype).removeprefix('torch.')}[{shape}]"
+
+
+def versions() -> dict[str, str]:
+    """Of trtplug, torch and TensorRT, as they are here."""
+    trt = library()
+    return {
+        "trtplug": importlib.metadata.version("trtplug"),
+        "torch": torch.__version__,
+        trt.__name__.replace("_", "-"): trt.__version__,
+    }

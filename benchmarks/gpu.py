@@ -1,0 +1,174 @@
+"""Everything that needs a GPU, in one command, with one table last.
+
+    python benchmarks/gpu.py [--families models,layers,calls] [--seconds 540] [--out FOLDER]
+
+Runs the layer table and the converters' calls on TensorRT against the reference executor and eager Torch, the models
+against eager, and what a call costs the host. Each job runs in a process that may die of it: TensorRT can end one.
+Results are written to FOLDER as they come, so that a run that is stopped keeps what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import random
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import gpu_jobs
+
+from trtplug.testing.parity.pool import Job, Outcome, run_jobs
+
+FAMILIES = ("overhead", "models", "contexts", "tf32", "attention", "layers", "calls")
+TOGETHER = ("tf32", "attention", "layers", "calls")  # many processes at a time; what is timed has the GPU for itself
+ERRORS = {  # largest relative error of a model's output; the reasons are in docs/gpu.md
+    "float32": 5e-3,
+    "float16": 5e-2,
+    "bfloat16": 2e-1,
+}
+
+FLAGS: dict[str, dict[str, bool]] = {
+    "defaults": {},
+    "TF32 cleared": {"TF32": False},
+    "TF32 cleared, STRICT_NANS": {"TF32": False, "STRICT_NANS": True},
+    "TF32 cleared, DISTRIBUTIVE_INDEPENDENCE": {"TF32": False, "DISTRIBUTIVE_INDEPENDENCE": True},
+    "TF32 cleared, level 5": {"TF32": False, "level5": True},
+    "TF32 cleared, level 0": {"TF32": False, "level0": True},
+    "TF32 cleared, no tactics": {"TF32": False, "no tactics": True},
+}
+
+
+def jobs(family: str, executor: str, device: str) -> Iterator[Job]:
+    if family == "overhead":
+        yield Job("gpu_jobs:overhead", (), 120)
+    elif family == "contexts":
+        yield Job("gpu_jobs:contexts", (), 180)
+    elif family == "models":
+        for name in gpu_jobs.MODELS:
+            for dtype in ("float32", "float16"):
+                yield Job("gpu_jobs:model", (name, dtype, executor, device, {}), 120)
+    elif family == "tf32":
+        for label, flags in FLAGS.items():
+            yield Job("gpu_jobs:tf32", (label, flags), 60)
+    elif family == "attention":
+        for form in ("plain", "whole", "masked", "causal"):
+            for dtype in ("float16", "bfloat16", "float32"):
+                for layers, length, width in ((1, 8, 64), (2, 16, 32), (6, 128, 64)):
+                    yield Job("gpu_jobs:attention", (form, dtype, layers, length, width), 60)
+    elif family == "layers":
+        from trtplug.testing.parity.layers import layer_cases
+
+        for case in layer_cases():
+            yield Job("trtplug.testing.parity.jobs:layer", (case, executor), 60)
+    elif family == "calls":
+        import trtplug
+        from trtplug.testing.parity.calls import call_cases
+
+        cases = list(call_cases(trtplug.registry()))
+        random.Random(0).shuffle(cases)  # a run that is stopped has then seen some of everything
+        for case in cases:
+            yield Job("trtplug.testing.parity.jobs:calls", (case, executor), 90)
+
+
+class Results:
+    """Results as they come: each a line of ``results.jsonl``; and what the table says of them."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = (folder / "results.jsonl").open("w")
+        self.rows: dict[str, list[tuple[Outcome, Any]]] = collections.defaultdict(list)
+
+    def add(self, family: str, outcome: Outcome) -> None:
+        line = {
+            "family": family,
+            "arguments": outcome.job.arguments,
+            "seconds": round(outcome.seconds, 2),
+            "result": outcome.result,
+            "error": outcome.error,
+            "died": outcome.died,
+        }
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        self.rows[family].append((outcome, outcome.result))
+
+
+def verdict(family: str, outcome: Outcome) -> str:
+    """One word for the table."""
+    if outcome.died:
+        return "crash"
+    if outcome.error:
+        return "error"
+    if family == "layers":
+        return str(outcome.result["verdict"])
+    if family == "calls":
+        return (
+            "differs" if outcome.result["wrong"] else "agrees" if outcome.result["compared"] else "nothing to compare"
+        )
+    if family == "models":
+        return "agrees" if outcome.result["error_exact"] <= ERRORS[outcome.result["dtype"]] else "differs"
+    return "done"
+
+
+def print_table(results: Results, planned: dict[str, int]) -> None:
+    for family in ("tf32", "attention", "contexts", "overhead", "models"):
+        for outcome, rows in results.rows[family]:
+            for row in rows if isinstance(rows, list) else [rows]:
+                shown = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in (row or {}).items()}
+                print(family, *(f"{k}={v}" for k, v in shown.items()) if row else (outcome.job.arguments, outcome.died))
+                if outcome.error:
+                    print("   ", outcome.error.strip().splitlines()[-1][:300])
+    for family in ("layers", "calls"):
+        for outcome, _ in results.rows[family]:
+            word = verdict(family, outcome)
+            if word in ("crash", "error"):
+                print(f"{word}: {outcome.job.arguments[0]}: {outcome.died} {outcome.error.strip()[-200:]}")
+    print("\n| family | planned | run | " + " | ".join(WORDS) + " |")
+    print("|---" * (len(WORDS) + 3) + "|")
+    for family, count in planned.items():
+        words = collections.Counter(verdict(family, outcome) for outcome, _ in results.rows[family])
+        print(f"| {family} | {count} | {sum(words.values())} | " + " | ".join(str(words[w]) for w in WORDS) + " |")
+
+
+WORDS = ("agrees", "differs", "fails", "refused", "unmodelled", "crash", "error", "nothing to compare", "done")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", default=",".join(FAMILIES), help="which, in this order (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=540, help="in all (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=14, help="that share the GPU (default: %(default)s)")
+    parser.add_argument("--only", default="", help="a regular expression that a case of layers or calls must match")
+    parser.add_argument("--executor", default="tensorrt", help="under test (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder (default: %(default)s)")
+    chosen = parser.parse_args()
+    deadline = time.monotonic() + chosen.seconds
+    device = "cuda" if chosen.executor == "tensorrt" else "cpu"
+    results, planned = Results(chosen.out), {}
+    for family in chosen.families.split(","):
+        if family not in FAMILIES:
+            parser.error(f"no family {family!r}: choose among {', '.join(FAMILIES)}")
+        todo = list(jobs(family, chosen.executor, device))
+        if family in ("layers", "calls") and chosen.only:
+            todo = [job for job in todo if re.search(chosen.only, job.arguments[0])]
+        planned[family] = len(todo)
+        start = time.monotonic()
+        for outcome in run_jobs(todo, chosen.processes if family in TOGETHER else 1, deadline=deadline):
+            results.add(family, outcome)
+        print(f"{family}: {len(results.rows[family])} of {len(todo)} in {time.monotonic() - start:.0f} s", flush=True)
+    if "tf32" in planned:
+        override = {"NVIDIA_TF32_OVERRIDE": "0"}
+        job = Job("gpu_jobs:tf32", ("TF32 cleared, NVIDIA_TF32_OVERRIDE=0", {"TF32": False}), 60)
+        for outcome in run_jobs([job], 1, environment=override):
+            results.add("tf32", outcome)
+    print_table(results, planned)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The tensorrt executor on a GPU: streams, threads, errors, torch.compile, torch.export."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+import trtplug
+from trtplug.compiled import CompiledModule
+from trtplug.errors import ExecutorError, InputError
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+class Block(torch.nn.Module):
+    """Elementwise only, so that results are exact."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.relu(x) * 2 + 1, torch.cat([x, -x], 1)
+
+
+@pytest.fixture(scope="module")
+def compiled() -> CompiledModule:
+    shapes = {"min_shape": (1, 4), "opt_shape": (4, 4), "max_shape": (64, 4)}
+    return trtplug.compile(Block().eval(), inputs=[trtplug.Input(**shapes)], min_block_size=1, executor="tensorrt")
+
+
+def rows(count: int) -> torch.Tensor:
+    return torch.randn(count, 4, device="cuda")
+
+
+def agree(compiled: CompiledModule, x: torch.Tensor) -> None:
+    for ours, eager in zip(compiled(x), Block()(x), strict=True):
+        assert ours.device == x.device
+        torch.testing.assert_close(ours, eager, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("count", [1, 4, 64, 3])
+def test_sizes_of_the_profile(compiled: CompiledModule, count: int) -> None:
+    agree(compiled, rows(count))
+
+
+def test_views(compiled: CompiledModule) -> None:
+    agree(compiled, rows(8)[::2])
+    agree(compiled, torch.randn(4, 8, device="cuda").T)
+    agree(compiled, torch.randn(10, 4, device="cuda")[3:7])
+
+
+def test_results_are_fresh(compiled: CompiledModule) -> None:
+    one, two = rows(5), rows(5)
+    first = compiled(one)
+    second = compiled(two)
+    for ours, eager in zip((*first, *second), (*Block()(one), *Block()(two)), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=0, atol=0)
+
+
+def test_inputs_that_move(compiled: CompiledModule) -> None:
+    for _ in range(20):
+        agree(compiled, rows(7))
+
+
+def test_another_stream(compiled: CompiledModule) -> None:
+    stream = torch.cuda.Stream()
+    x = rows(9)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        y = x
+        for _ in range(50):  # work that the engine must wait for, on its own stream
+            y = y + 1
+        ours = compiled(y)
+    stream.synchronize()
+    torch.testing.assert_close(ours[0], Block()(y)[0], rtol=0, atol=0)
+
+
+def test_threads(compiled: CompiledModule) -> None:
+    errors: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                for count in range(1, 20):
+                    agree(compiled, torch.full((count, 4), float(seed), device="cuda"))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+def engine_of(compiled: CompiledModule) -> torch.nn.Module:
+    (module,) = [m for m in compiled.graph_module.modules() if hasattr(m, "executor")]
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: torch.randn(3, 4), "input 'x' is on cpu; the tensorrt executor needs CUDA"),
+        (lambda: rows(3).double(), "input 'x' is torch.float64, the engine takes torch.float32"),
+        (lambda: rows(65), r"does not take \[65, 4\] for input 'x'"),
+        (lambda: torch.randn(3, 5, device="cuda"), r"does not take \[3, 5\] for input 'x'"),
+        (lambda: torch.randn(4, device="cuda"), r"does not take \[4\] for input 'x'"),
+    ],
+    ids=["device", "dtype", "range", "fixed size", "rank"],
+)
+def test_inputs_that_the_engine_refuses(compiled: CompiledModule, make: object, words: str) -> None:
+    agree(compiled, rows(3))
+    with pytest.raises(ExecutorError, match=words):
+        engine_of(compiled)(make())  # type: ignore[operator]
+    agree(compiled, rows(3))
+
+
+def test_the_module_refuses_first(compiled: CompiledModule) -> None:
+    with pytest.raises(InputError):
+        compiled(rows(65))
+
+
+def fill(compiled: CompiledModule) -> None:
+    x = rows(64)
+    held = [compiled(x) for _ in range(100_000)]
+    assert held
+
+
+def test_out_of_memory_leaves_it_usable(compiled: CompiledModule) -> None:
+    agree(compiled, rows(64))
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-6)
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            fill(compiled)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    agree(compiled, rows(64))
+
+
+def test_compile_export_inference_mode(compiled: CompiledModule) -> None:
+    x = rows(6)
+    torch._dynamo.reset()
+    again = torch.compile(compiled, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(again(x), Block()(x), rtol=0, atol=0)
+    program = torch.export.export(compiled, (x,))
+    torch.testing.assert_close(tuple(program.module()(x)), Block()(x), rtol=0, atol=0)
+    with torch.inference_mode():
+        agree(compiled, x)
+
+
+def test_no_copy_of_inputs_or_results(compiled: CompiledModule) -> None:
+    x = rows(64)
+    compiled(x)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    results = compiled(x)
+    assert torch.cuda.max_memory_allocated() - before <= sum(max(r.nbytes, 512) for r in results) + 512

@@ -136,7 +136,7 @@ def wrong_executor() -> Executor:
         run = pick_executor(trtplug.registry(), "reference").prepare(engine)  # type: ignore[arg-type]
 
         def spoilt(*inputs: object) -> tuple[torch.Tensor, ...]:
-            results = [result.clone() for result in run(*inputs)]
+            results = [result.clone(memory_format=torch.contiguous_format) for result in run(*inputs)]
             for result in results:
                 if result.numel():
                     result.view(-1)[0] = 77

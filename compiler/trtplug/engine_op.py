@@ -86,34 +86,51 @@ def _fake(key: str, tensors: Sequence[torch.Tensor], sizes: Sequence[Any]) -> li
 
 def result_shapes(engine: Registered, tensors: Sequence[torch.Tensor], sizes: Sequence[Any]) -> list[list[Any]]:
     """The shapes of an engine's results for inputs whose sizes are ints or SymInts."""
-    values: dict[sympy.Symbol, Any] = {}
-    stand_ins: dict[sympy.Expr, sympy.Symbol] = {}
-    given = [tuple(tensor.shape) for tensor in tensors] + [(size,) for size in sizes]
-    for binding, shape in zip(engine.inputs, given, strict=True):
-        for extent, size in zip(binding.extents, shape):
-            if isinstance(extent, sympy.Symbol):
-                values.setdefault(extent, size)
-            elif isinstance(extent, sympy.Expr):
-                values[stand_ins.setdefault(extent, sympy.Dummy())] = size
-    return [
-        [_extent(binding, axis, values, stand_ins) for axis in range(binding.facts.rank)] for binding in engine.outputs
-    ]
+    given = [size for tensor in tensors for size in tensor.shape] + list(sizes)
+    written = [extent for binding in engine.inputs for extent in binding.extents]
+    known: dict[sympy.Expr, Any] = {}
+    if len(written) == len(given):  # else an engine whose sizes nobody knows as expressions
+        known = _symbols([sympy.sympify(extent) for extent in written], given)
+    return [[_extent(binding, axis, known) for axis in range(binding.facts.rank)] for binding in engine.outputs]
 
 
-def _extent(
-    binding: Binding, axis: int, values: Mapping[sympy.Symbol, Any], stand_ins: Mapping[sympy.Expr, sympy.Symbol]
-) -> Any:
+def _symbols(written: Sequence[sympy.Expr], given: Sequence[Any]) -> dict[sympy.Expr, Any]:
+    """What the inputs' expressions are, and the symbols in them that follow from those: x from 2 x + y and y."""
+    known = dict(zip(written, given))
+    todo = list(known.items())
+    while todo:
+        left = [(expression, size) for expression, size in todo if not _solved(expression, size, known)]
+        if len(left) == len(todo):
+            break
+        todo = left
+    return known
+
+
+def _solved(expression: sympy.Expr, size: Any, known: dict[sympy.Expr, Any]) -> bool:
+    """Whether all symbols of an expression are known, once one that it is linear in has been found out."""
+    unknown = expression.free_symbols - known.keys()
+    if len(unknown) == 1:
+        (symbol,) = unknown
+        rest, part = expression.expand().as_independent(symbol, as_Add=True)
+        if (part / symbol).is_Integer:
+            known[symbol] = (size - _evaluated(rest, known)) // int(part / symbol)
+    return bool(expression.free_symbols <= known.keys())
+
+
+def _evaluated(expression: sympy.Expr, known: Mapping[sympy.Expr, Any]) -> Any:
+    if expression in known:
+        return known[expression]
+    return int(expression) if expression.is_Integer else sympy_interp(PythonReferenceAnalysis, dict(known), expression)
+
+
+def _extent(binding: Binding, axis: int, known: Mapping[sympy.Expr, Any]) -> Any:
     fixed = binding.facts.shape[axis]
     if fixed != -1:
         return fixed
-    if not binding.extents:  # an engine whose sizes nobody knows as expressions
+    extent = sympy.sympify(binding.extents[axis]) if binding.extents else None
+    if extent is None or not (extent in known or extent.free_symbols <= known.keys()):
         return torch.library.get_ctx().new_dynamic_size()
-    extent = sympy.sympify(binding.extents[axis])
-    if not extent.free_symbols <= values.keys():
-        extent = extent.xreplace(dict(stand_ins))
-    if not extent.free_symbols <= values.keys():
-        return torch.library.get_ctx().new_dynamic_size()
-    return sympy_interp(PythonReferenceAnalysis, dict(values), extent)
+    return _evaluated(extent, known)
 
 
 _library = torch.library.Library("trtplug", "DEF")

@@ -352,3 +352,25 @@ def test_ops_and_modules_that_the_user_keeps(mlp):
     report = trtplug.explain(mlp, (torch.randn(2, 4),), torch_ops=kept, min_block_size=1)
     assert [node.op for node in report.torch_ops] == ["aten::relu", "aten::linear"]
     assert {node.reasons[0].code for node in report.torch_ops} == {ReasonCode.EXCLUDED_BY_USER}
+
+
+class Reads(nn.Module):
+    """A buffer that calls write to, and that is read by what goes into an engine."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(4))
+
+    def forward(self, x):
+        y = torch.relu(x + self.count)
+        self.count.add_(1)
+        return y
+
+
+def test_what_calls_write_to_is_no_constant_of_an_engine():
+    model, twin = Reads(), Reads()
+    compiled = trtplug.compile(model, (torch.zeros(4),), min_block_size=1)
+    (engine,) = compiled.engines
+    assert {name for name, _ in engine.inputs} >= {"x", "b_count"}
+    for _ in range(3):
+        torch.testing.assert_close(compiled(torch.zeros(4)), twin(torch.zeros(4)))

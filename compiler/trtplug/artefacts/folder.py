@@ -6,8 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from trtplug.artefacts.engines import binding_to_json
 from trtplug.artefacts.files import replaced_folder
-from trtplug.artefacts.model import binding_to_json
 from trtplug.compiled import CompiledModule
 from trtplug.errors import ArtefactError
 

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import platform
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from trtplug.artefacts.bundle import Parts, constant, read_manifest, to_json, with_manifest
+from trtplug.artefacts.engines import engine_from_json, engine_to_json
 from trtplug.artefacts.graphs import GraphReader, GraphWriter
 from trtplug.artefacts.malformed import (
-    Malformed,
     brief,
     field,
     fields,
-    items,
     naming,
     need,
     of_type,
     parse,
     size,
-    sizes,
     strings,
 )
 from trtplug.artefacts.records import record
@@ -43,27 +38,23 @@ from trtplug.artefacts.values import (
     torch_constant,
 )
 from trtplug.compiled import CompiledModule
-from trtplug.engine import CompiledEngine, EngineModule
+from trtplug.engine import EngineModule
 from trtplug.inputs import TensorInput
 from trtplug.lowering import Lowered, Mutation
 from trtplug.lowering.graphs import attribute
-from trtplug.network import Binding
 from trtplug.ranges import Range
 from trtplug.report import CompilationReport
-from trtplug_registry import Executor, TensorFacts
+from trtplug_registry import Executor
 
 FORMAT, VERSION = "trtplug", 1
-MANIFEST, MODEL, REPORT = "manifest.json", "model.json", "report.json"
+MODEL, REPORT = "model.json", "report.json"
 _PLAN = re.compile(r"engines/[A-Za-z0-9_]{1,200}\.plan")
-_POINTS = "smallest", "typical", "largest"
-
-Parts = Callable[[], Iterable[memoryview]]
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def members_of(compiled: CompiledModule) -> dict[str, Parts]:
+def members_of(compiled: CompiledModule) -> Mapping[str, Parts]:
     """What a file of this model holds, by member, in order.
 
     Raises:
@@ -74,38 +65,12 @@ def members_of(compiled: CompiledModule) -> dict[str, Parts]:
     weights = tensors.finish()
     model["tensors"] = weights.table
     found = {
-        MODEL: _constant(_json(model)),
-        REPORT: _constant(compiled.report.to_json().encode()),
+        MODEL: constant(to_json(model)),
+        REPORT: constant(compiled.report.to_json().encode()),
         TENSORS: weights.parts,
-        **{_plan(engine.name): _constant(engine.plan) for engine in compiled.engines},
+        **{_plan(engine.name): constant(engine.plan) for engine in compiled.engines},
     }
-    return {MANIFEST: _constant(_manifest(compiled.report, found)), **found}
-
-
-def _manifest(report: CompilationReport, found: Mapping[str, Parts]) -> bytes:
-    described = {}
-    for name, parts in found.items():
-        digest, count = hashlib.sha256(), 0
-        for part in parts():
-            digest.update(part)
-            count += len(part)
-        described[name] = {"bytes": count, "sha256": digest.hexdigest()}
-    versions = dict(report.versions)
-    target = {name: version for name, version in versions.items() if name.startswith("tensorrt")}
-    head = {"format": FORMAT, "version": VERSION, "versions": versions}
-    return _json({**head, "targets": [{**target, "system": _system()}], "members": described})
-
-
-def _system() -> str:
-    return f"{sys.platform}-{platform.machine()}"
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()
-
-
-def _constant(data: bytes | memoryview) -> Parts:
-    return lambda: (memoryview(data),)
+    return with_manifest(FORMAT, VERSION, compiled.report.versions, found)
 
 
 def _plan(engine: str) -> str:
@@ -124,7 +89,7 @@ def _model(compiled: CompiledModule, writer: GraphWriter) -> dict[str, Any]:
         "out_spec": encode_spec(lowered.out_spec),
         "mutations": [[mutation.kind, mutation.target] for mutation in lowered.mutations],
         "graph": writer.write(compiled.graph_module, "", written),
-        "engines": [_engine(engine, writer) for engine in compiled.engines],
+        "engines": [engine_to_json(engine, writer) for engine in compiled.engines],
     }
 
 
@@ -137,28 +102,6 @@ def _check(check: TensorInput) -> dict[str, Any]:
     }
 
 
-def _engine(engine: CompiledEngine, writer: GraphWriter) -> dict[str, Any]:
-    return {
-        "name": engine.name,
-        "layers": engine.num_layers,
-        "inputs": [binding_to_json(binding) for binding in engine.input_bindings],
-        "outputs": [binding_to_json(binding) for binding in engine.output_bindings],
-        "reference": writer.write(engine.reference, f"{engine.name}."),
-    }
-
-
-def binding_to_json(binding: Binding) -> dict[str, Any]:
-    """Name, dtype, shape (-1 where dynamic) and, for an input, the shapes that the engine is built for."""
-    made = {
-        "name": binding.name,
-        "dtype": dtype_name(binding.facts.dtype),
-        "shape": list(binding.facts.shape),
-        "size": binding.size,
-    }
-    points = {name: list(getattr(binding, name)) for name in _POINTS}
-    return {**made, **{name: point for name, point in points.items() if point}}
-
-
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -168,21 +111,9 @@ def check_manifest(data: bytes) -> dict[str, tuple[int, str]]:
     Raises:
         Malformed: it is not.
     """
-    manifest = of_type(parse(data), dict, "the manifest")
-    need(manifest.get("format") == FORMAT, "it is not the manifest of a .trtp file")
-    version = manifest.get("version")
-    if type(version) is not int or version != VERSION:
-        made_by = brief(dict(manifest.get("versions") or {}).get("trtplug", "?"))
-        raise Malformed(
-            f"the file has version {brief(version)} of the format and was written by trtplug {made_by}; "
-            f"this trtplug reads version {VERSION}: install a trtplug that reads it, or compile the model again"
-        )
-    fields(manifest, "format", "version", "versions", "targets", "members")
-    found = {}
-    for name, entry in items(manifest["members"], "the members"):
+    found = read_manifest(data, FORMAT, VERSION, "a .trtp file")
+    for name in found:
         need(name in (MODEL, REPORT, TENSORS) or _PLAN.fullmatch(name), f"it names an unknown member {brief(name)}")
-        fields(entry, "bytes", "sha256")
-        found[name] = size(entry["bytes"], "a size"), of_type(entry["sha256"], str, "a SHA-256")
     missing = sorted({MODEL, REPORT, TENSORS} - found.keys())
     need(not missing, f"it does not name the members {missing}")
     return found
@@ -244,7 +175,7 @@ def rebuild(decoded: Decoded, executor: Executor, place: Place) -> CompiledModul
 def _compiled(decoded: Decoded, executor: Executor, place: Place, tensors: list[torch.Tensor]) -> CompiledModule:
     model = decoded.model
     references = GraphReader(tensors, {}, place)
-    engines = tuple(_read_engine(entry, decoded.plans, references) for entry in model["engines"])
+    engines = tuple(engine_from_json(entry, decoded.plans, references) for entry in model["engines"])
     runners = {engine.name: EngineModule(engine, executor) for engine in engines}
     graph_module = GraphReader(tensors, runners, place).read(model["graph"])
     checks = tuple(_read_check(entry) for entry in of_type(model["checks"], list, "the checks"))
@@ -307,27 +238,3 @@ def _read_check(entry: Any) -> TensorInput | None:
     spans = tuple(record(item, Range) for item in of_type(entry["ranges"], list, "the ranges"))
     need(len(spans) == len(extents), "the ranges are not those of the sizes")
     return TensorInput(of_type(entry["name"], str, "a name"), torch_constant("dtype", entry["dtype"]), extents, spans)
-
-
-def _read_engine(entry: Any, plans: Mapping[str, bytes], reader: GraphReader) -> CompiledEngine:
-    entry = fields(entry, "name", "layers", "inputs", "outputs", "reference")
-    inputs, outputs = (
-        tuple(_read_binding(item) for item in of_type(entry[name], list, name)) for name in ("inputs", "outputs")
-    )
-    reference = reader.read(entry["reference"])
-    takes = sum(node.op == "placeholder" for node in reference.graph.nodes)
-    need(takes == len(inputs), f"{entry['name']} takes {len(inputs)} inputs, its reference {takes}")
-    return CompiledEngine(
-        entry["name"], inputs, outputs, plans[entry["name"]], reference, size(entry["layers"], "the number of layers")
-    )
-
-
-def _read_binding(entry: Any) -> Binding:
-    entry = of_type(entry, dict, "an input or output")
-    unknown = entry.keys() - {"name", "dtype", "shape", "size", *_POINTS}
-    need(not unknown, f"an input or output has unknown fields {sorted(unknown)}")
-    shape = of_type(entry.get("shape"), list, "a shape")
-    need(all(type(extent) is int and -1 <= extent < 2**63 for extent in shape), f"{brief(shape)} is not a shape")
-    facts = TensorFacts(tuple(shape), torch_constant("dtype", entry.get("dtype")))
-    points = {name: sizes(entry.get(name, []), name) for name in _POINTS}
-    return Binding(field(entry, "name", str), facts, size=field(entry, "size", bool), **points)

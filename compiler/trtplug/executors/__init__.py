@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 from trtplug.errors import ExecutorError
-from trtplug_registry import Executor, Registry, unknown_name
+from trtplug_registry import Executor, PluginManager, PluginWarning, Registry, unknown_name
 
 
 def pick_executor(registry: Registry, name: str, device: str = "cpu") -> Executor:
@@ -31,3 +33,15 @@ def pick_executor(registry: Registry, name: str, device: str = "cpu") -> Executo
                 raise ExecutorError(f"executor {name!r} cannot run here: {why}")
             return executor
     raise unknown_name("executor", name, [executor.name for executor in registry.executors])
+
+
+def installed_executor(name: str, device: str = "cpu") -> Executor:
+    """`pick_executor` among the installed plugins', for engines that are finished.
+
+    A plugin that cannot be loaded here does not matter: nothing is converted.
+    """
+    manager = PluginManager()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)
+        manager.load_entry_points()
+    return pick_executor(Registry(manager.plugins), name, device)

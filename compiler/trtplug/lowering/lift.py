@@ -167,8 +167,13 @@ def append_writes(
 
 
 def _mark_written(graph_module: fx.GraphModule, mutations: tuple[Mutation, ...]) -> None:
-    """Sets ``meta["written"]`` on what changes from call to call, so that no pass takes it for a constant."""
-    written = {mutation.target for mutation in mutations if mutation.kind == "buffer"}
-    for node in graph_module.graph.nodes:
-        if node.op == "get_attr" and node.target in written:
+    """Sets ``meta["written"]`` on what calls write to, views of it too, so that nobody takes it for a constant."""
+    targets = [mutation.target for mutation in mutations if mutation.kind == "buffer"]
+    memory = {_memory(graphs.attribute(graph_module, target)) for target in targets}
+    for node in graph_module.graph.nodes if memory else ():
+        if node.op == "get_attr" and _memory(graphs.attribute(graph_module, node.target)) in memory:
             node.meta["written"] = True
+
+
+def _memory(value: Any) -> Any:
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else id(value)

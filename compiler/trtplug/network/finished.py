@@ -40,7 +40,7 @@ class Binding:
     typical: tuple[int, ...] = ()
     largest: tuple[int, ...] = ()
     size: bool = False
-    extents: tuple[int | sympy.Expr, ...] = ()
+    extents: tuple[int | sympy.Expr, ...] = dataclasses.field(default=(), compare=False)  # symbols differ by process
 
     @property
     def dynamic(self) -> bool:

@@ -81,7 +81,7 @@ def analyze(graph: fx.Graph, supported: Callable[[fx.Node], bool]) -> Flow:
         elif flow.kind[i] is Kind.DEAD:
             continue
         elif node.op == "get_attr":
-            flow.kind[i] = Kind.INPUT if i in writes.storages else Kind.CONSTANT
+            flow.kind[i] = Kind.INPUT if i in writes.storages or node.meta.get("written") else Kind.CONSTANT
         elif flow.kind[i] is not Kind.SIZE:
             _place(flow, i, fixed[i], not (barred[i] or effects[i]) and _eligible(flow, i), supported)
             if i in writes.edges:
@@ -141,7 +141,7 @@ def _fixed(flow: Flow, writes: Writes, effects: list[bool]) -> list[bool]:
         if i in writes.storages or effects[i]:
             continue
         if node.op == "get_attr":
-            fixed[i] = True
+            fixed[i] = not node.meta.get("written")  # set where calls write a new value to it
         elif node.op == "placeholder":
             fixed[i] = flow.value[i] in (Value.SIZE, Value.NUMBER)
         elif flow.kind[i] is Kind.SIZE:

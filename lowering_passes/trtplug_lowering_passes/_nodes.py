@@ -12,7 +12,8 @@ from torch import fx
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
-_ORIGIN = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")
+ORIGIN = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")
+"""The metadata that says which part of the model a node comes from."""
 
 
 def calls(graph: fx.Graph) -> Iterator[fx.Node]:
@@ -27,7 +28,7 @@ def call_before(place: fx.Node, target: Any, *args: Any, name: str | None = None
     graph = place.graph
     with graph.inserting_before(place):
         node = graph.create_node("call_function", target, args, kwargs, name=name)
-    node.meta = {key: place.meta[key] for key in _ORIGIN if key in place.meta}
+    node.meta = {key: place.meta[key] for key in ORIGIN if key in place.meta}
     vals, named = fx.node.map_arg((args, kwargs), lambda item: item.meta["val"])
     with torch.no_grad():
         node.meta["val"] = target(*vals, **named)

@@ -38,6 +38,7 @@ from trtplug_registry.relations import (
     tensors_in,
 )
 from trtplug_registry.rules import Match, RewriteRule, rewrite_rule, rule_pass
+from trtplug_registry.selection import Selection
 from trtplug_registry.specs import (
     ALL,
     BOOL,
@@ -105,6 +106,7 @@ __all__ = [
     "Relation",
     "Restriction",
     "RewriteRule",
+    "Selection",
     "Size",
     "Spec",
     "Static",

@@ -139,7 +139,7 @@ def new_constant(
     graph_module.register_buffer(name, value)
     with place.graph.inserting_before(place):
         node = place.graph.get_attr(name)
-    node.meta = {key: place.meta[key] for key in _ORIGIN if key in place.meta}
+    node.meta = {key: place.meta[key] for key in ORIGIN if key in place.meta}
     fake = tensor_of(place)
     mode = fake.fake_mode if isinstance(fake, FakeTensor) else contextlib.nullcontext()
     with mode:

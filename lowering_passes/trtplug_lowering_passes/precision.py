@@ -24,7 +24,7 @@ from trtplug_lowering_passes._dtypes import (
     stated_dtype,
     value_as,
 )
-from trtplug_lowering_passes._nodes import ORIGIN, positions, tensor_of
+from trtplug_lowering_passes._nodes import ORIGIN, positions, tensor_of, with_arguments
 from trtplug_lowering_passes.range_sensitive import BOUNDED, EXACT, PRODUCTS, packets, range_sensitive
 from trtplug_registry import Selection
 
@@ -33,6 +33,9 @@ aten = torch.ops.aten
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _CAST = aten._to_copy.default
 _CASTS = frozenset({aten._to_copy, aten.to, aten.type_as})
+_OURS = "precision_cast"
+"""Metadata of the casts that this pass makes: to the dtypes that it has decided on, or that the model promises."""
+
 _WIDENINGS = frozenset(
     (narrow, wide)
     for narrow, wides in (
@@ -108,10 +111,12 @@ class _Precision:
         return self.changed
 
     def _visit(self, node: fx.Node) -> None:
-        if not (float_tensors(node.meta.get("val")) or self._float_inputs(node)):
+        if node.meta.get(_OURS) or not (float_tensors(node.meta.get("val")) or self._float_inputs(node)):
             return
         if node.target.overloadpacket in _CASTS and self._cast(node):  # type: ignore[union-attr]  # an OpOverload
             return
+        if stated_dtype(node) == torch.float64 and self.exclude.match(node) is None:
+            self._state(node, torch.float32)
         dtype, why = self._decide(node)
         if dtype is not None and not self._rewrite(node, dtype):
             why, dtype = f"has no result of {dtype_name(dtype)}", None
@@ -140,7 +145,7 @@ class _Precision:
             return None, "draws other numbers in another dtype"
         stated = stated_dtype(node)
         if stated is not None:
-            return None, f"the model states {dtype_name(stated)}"
+            return stated, f"the model states {dtype_name(stated)}"
         kept = range_sensitive().get(packet) or self._number(node) or self._lineage(node, packet)
         if kept:
             return torch.float32, kept
@@ -236,6 +241,12 @@ class _Precision:
                 self.wide.add(node)
         return True
 
+    def _state(self, node: fx.Node, dtype: torch.dtype) -> None:
+        """Replaces the dtype that a call states."""
+        with_arguments(node, lambda name, value: dtype if name == "dtype" else value)
+        node.meta["val"] = value_as(node.meta["val"], dtype)
+        self.changed = True
+
     def _pick(self, node: fx.Node) -> None:
         source, place = node.args
         value = source.meta.get("val") if isinstance(source, fx.Node) else None
@@ -262,10 +273,13 @@ class _Precision:
         current = self._current(node)
         if current not in FLOATS or current == dtype:
             return node
-        while node.target is _CAST and (self._current(node.args[0]), self._current(node)) in _WIDENINGS:
-            node = node.args[0]  # type: ignore[assignment]  # a cast's argument
-            if self._current(node) == dtype:
-                return node
+        source = node
+        while getattr(source.target, "overloadpacket", None) in _CASTS:
+            widened, source = source, source.args[0]  # type: ignore[assignment]  # a cast's argument
+            if (self._current(source), self._current(widened)) not in _WIDENINGS:
+                break
+            if self._current(source) == dtype:
+                return source
         key = node, dtype
         if key not in self.casts:
             name = f"{node.name}_{dtype_name(dtype)}"
@@ -280,7 +294,7 @@ class _Precision:
         with self.graph_module.graph.inserting_before(place):
             cast = self.graph_module.graph.create_node("call_function", _CAST, (node,), {"dtype": dtype}, name=name)
         cast.meta = {key: place.meta[key] for key in ORIGIN if key in place.meta}
-        cast.meta["val"] = self._value(node, dtype)
+        cast.meta |= {"val": self._value(node, dtype), _OURS: True}
         return cast
 
     def _value(self, node: fx.Node, dtype: torch.dtype) -> Any:

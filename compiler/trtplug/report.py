@@ -26,6 +26,8 @@ class NodeRecord:
         source: the model's source line, where known.
         origin: what lowering did to get here, where it did anything.
         flops: its work by Torch's own counter, symbolic sizes at their hints; counted in a dry run only.
+        dtype: of its results, such as ``"float16"``; of several, each once.
+        precision: why that is not the precision that was asked for, where it is not.
     """
 
     name: str
@@ -36,6 +38,8 @@ class NodeRecord:
     source: str = ""
     origin: str = ""
     flops: int = 0
+    dtype: str = ""
+    precision: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +133,13 @@ class CompilationReport:
         environment = Environment(loader=PackageLoader("trtplug", "templates"), autoescape=select_autoescape())
         return environment.get_template("report.html").render(report=self)
 
-    def print(self, file: Any = None) -> None:
-        """Prints the tables to a file, or to standard output."""
+    def print(self, file: Any = None, *, nodes: bool = False) -> None:
+        """Prints the tables to a file, or to standard output; with `nodes`, every node too."""
         from rich.console import Console
 
         from trtplug.report_tables import render
 
-        render(self, Console(file=file))
+        render(self, Console(file=file), nodes)
 
     def __str__(self) -> str:
         from rich.console import Console

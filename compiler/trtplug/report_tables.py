@@ -15,8 +15,8 @@ from trtplug.report import CompilationReport
 MOST_ROWS = 40
 
 
-def render(report: CompilationReport, console: Console) -> None:
-    """Prints a report: engines, what stays in Torch and why, stage times."""
+def render(report: CompilationReport, console: Console, nodes: bool = False) -> None:
+    """Prints a report: engines, what stays in Torch and why, stage times; with `nodes`, every node."""
     console.print(f"[bold]{escape(report.summary())}[/bold]")
     if report.engines:
         console.print(_engines(report))
@@ -28,6 +28,8 @@ def render(report: CompilationReport, console: Console) -> None:
         console.print(_torch(report))
     elif report.nodes:
         console.print("Nothing is left to Torch.")
+    if nodes:
+        console.print(_nodes(report))
     if report.stages:
         seconds = "   ".join(f"{stage} {spent:.2f}" for stage, spent in report.stages.items())
         console.print(f"seconds: {seconds}", highlight=False)
@@ -40,18 +42,20 @@ def _engines(report: CompilationReport) -> Table:
     table.add_column("engine", justify="right")
     for name in ("nodes", "layers", "bytes", "seconds"):
         table.add_column(name, justify="right")
+    table.add_column("dtypes", overflow="fold")
     table.add_column("most frequent ops", overflow="fold")
     by_name = {node.name: node for node in report.nodes}
     for engine in report.engines:
         ops = Counter(by_name[name].op.removeprefix("aten::") for name in engine.nodes)
-        common = ", ".join(f"{op} ×{count}" if count > 1 else op for op, count in ops.most_common(4))
+        dtypes = Counter(by_name[name].dtype for name in engine.nodes)
         table.add_row(
             str(engine.index),
             str(len(engine.nodes)),
             str(engine.layers or "–"),
             f"{engine.bytes:,}" if engine.bytes else "–",
             f"{engine.seconds:.2f}" if engine.seconds else "–",
-            escape(common),
+            _counted(dtypes),
+            escape(_counted(ops)),
         )
     return table
 
@@ -60,16 +64,36 @@ def _torch(report: CompilationReport) -> Table:
     table = Table(title="Left to Torch", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("node", overflow="fold")
     table.add_column("op", overflow="fold")
+    table.add_column("dtype", overflow="fold")
     table.add_column("why", overflow="fold")
     table.add_column("source", overflow="fold")
     for node in report.torch_ops[:MOST_ROWS]:
         table.add_row(
-            escape(node.name), escape(node.op), escape("\n".join(map(str, node.reasons))), escape(_near(node.source))
+            escape(node.name),
+            escape(node.op),
+            node.dtype,
+            escape("\n".join(map(str, node.reasons))),
+            escape(_near(node.source)),
         )
     rest = len(report.torch_ops) - MOST_ROWS
     if rest > 0:
-        table.add_row(f"… {rest} more", "", "", "")
+        table.add_row(f"… {rest} more", "", "", "", "")
     return table
+
+
+def _nodes(report: CompilationReport) -> Table:
+    table = Table(title="Nodes", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("engine", justify="right")
+    for name in ("node", "op", "dtype", "why this dtype"):
+        table.add_column(name, overflow="fold")
+    for node in report.nodes:
+        engine = "Torch" if node.engine is None else str(node.engine)
+        table.add_row(engine, escape(node.name), escape(node.op), node.dtype, escape(node.precision))
+    return table
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in counts.most_common(4))
 
 
 def _near(source: str) -> str:

@@ -19,7 +19,7 @@ from trtplug.partition import Block, Partition
 from trtplug.ranges import size_name
 from trtplug.report import CompilationReport, EngineRecord, NodeRecord
 from trtplug.settings import Settings
-from trtplug_registry import Reason, ReasonCode, Registry, Unsupported
+from trtplug_registry import Reason, ReasonCode, Registry, Unsupported, describe_value, tensors_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,14 @@ def _node_record(facts: Facts, node: Node, engine: int | None, origin: str, flop
     if engine is None:
         converter = ""
         reasons = _reasons(facts, node, support)
-    return NodeRecord(node.name, op_name(node), engine, converter, reasons, source_line(node), origin, flops)
+    why, line = node.meta.get("precision", ""), source_line(node)
+    return NodeRecord(node.name, op_name(node), engine, converter, reasons, line, origin, flops, dtypes_of(node), why)
+
+
+def dtypes_of(node: Node) -> str:
+    """The dtypes of a node's results, each once."""
+    results = tensors_in(describe_value(node.meta.get("val")))
+    return ", ".join(dict.fromkeys(str(facts.dtype).removeprefix("torch.") for facts in results))
 
 
 def _reasons(facts: Facts, node: Node, support: Any) -> tuple[Reason, ...]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from trtplug.errors import SettingsError
-from trtplug_registry import unknown_name
+from trtplug_registry import Selection, unknown_name
 
 ON_FAILURE = ("fallback", "raise")
+PRECISIONS = ("keep", "float16", "bfloat16", "float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Settings:
         strict_plugins: raise where a plugin would be disabled, or refused for a conflict, with a warning.
         disable_passes: ids of lowering passes that do not run (``"trtplug-passes:no-ops"``).
         pass_order: ``"a:x < b:y"``: the lowering pass ``a:x`` runs before ``b:y``, whatever they say themselves.
+        precision: what floats are computed in: ``"float16"``, ``"bfloat16"``, ``"float32"`` (double-precision models
+            too), or ``"keep"`` (None) for the model's own dtypes. Inputs and outputs keep theirs, and range-sensitive
+            ops are computed in float32.
+        precision_exclude: ops, module paths and ``"re:…"`` regular expressions that `precision` leaves as they are.
+        precision_include: the same, for what is computed in `precision` although it is range-sensitive.
         verify: run the graph after every lowering pass and compare; names the first pass that changes a result.
     """
 
@@ -44,6 +51,9 @@ class Settings:
     strict_plugins: bool = False
     disable_passes: tuple[str, ...] = ()
     pass_order: tuple[str, ...] = ()
+    precision: str = "keep"
+    precision_exclude: tuple[str, ...] = ()
+    precision_include: tuple[str, ...] = ()
     verify: bool = False
 
     @classmethod
@@ -68,9 +78,23 @@ class Settings:
             raise SettingsError(f"on_failure={self.on_failure!r}: must be one of {', '.join(ON_FAILURE)}")
         if self.workspace_bytes is not None and self.workspace_bytes <= 0:
             raise SettingsError(f"workspace_bytes={self.workspace_bytes}: must be positive, or None")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}")
+        for name in ("precision_exclude", "precision_include"):
+            self._check_selection(name, getattr(self, name))
+
+    def _check_selection(self, name: str, names: tuple[str, ...]) -> None:
+        if names and self.precision == "keep":
+            raise SettingsError(f"{name}={list(names)}: has no effect without precision")
+        try:
+            Selection(names)
+        except re.error as error:
+            raise SettingsError(f"{name}: {error.pattern!r} is no regular expression: {error}") from error
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:
+    if name == "precision":
+        value = "keep" if value is None else str(value).removeprefix("torch.")
     if isinstance(default, tuple):
         if isinstance(value, str) or not all(isinstance(item, str) for item in value):
             raise SettingsError(f"{name}={value!r}: must be a list of names")

@@ -26,7 +26,7 @@ from trtplug_lowering_passes._dtypes import (
 )
 from trtplug_lowering_passes._nodes import ORIGIN, positions, tensor_of, with_arguments
 from trtplug_lowering_passes.range_sensitive import BOUNDED, EXACT, PRODUCTS, packets, range_sensitive
-from trtplug_registry import Selection
+from trtplug_registry import Selection, lowering_pass
 
 aten = torch.ops.aten
 
@@ -48,10 +48,11 @@ _WIDENINGS = frozenset(
 """Casts that lose nothing, so that casting back restores the value."""
 
 
+@lowering_pass("precision", phase="early", after=["no-ops-early"], before=["dead-code-early"], rounds=True)
 def set_precision(
     graph_module: fx.GraphModule,
     *,
-    precision: str | None = None,
+    precision: str = "keep",
     precision_exclude: Sequence[str] = (),
     precision_include: Sequence[str] = (),
 ) -> bool:
@@ -70,7 +71,7 @@ def set_precision(
     features in a product. Stays as the model has it: what `precision_exclude` names, ops outside ATen, random ops, and
     ops that state a dtype themselves. Ops that only move or compare elements go where their arguments are.
     """
-    if precision is None or precision == "keep":
+    if precision == "keep":
         return False
     exclude, include = Selection(precision_exclude), Selection(precision_include)
     changed = _Precision(graph_module, DTYPES[precision], exclude, include).run()
@@ -276,7 +277,8 @@ class _Precision:
         source = node
         while getattr(source.target, "overloadpacket", None) in _CASTS:
             widened, source = source, source.args[0]  # type: ignore[assignment]  # a cast's argument
-            if (self._current(source), self._current(widened)) not in _WIDENINGS:
+            before, after = self._current(source), self._current(widened)
+            if before != after and (before, after) not in _WIDENINGS:
                 break
             if self._current(source) == dtype:
                 return source

@@ -32,6 +32,7 @@ class LoweringPass:
         before, after: ids of passes of the same phase that it must precede or follow: ``plugin:name``, or the bare name
             of a pass of the same plugin.
         replaces: id of a pass of the same phase whose place and anchors it takes, and that does not run then; or "".
+        rounds: whether results may differ by what half types round off, because that is what the pass is for.
         plugin: who brought it; set by the registry.
     """
 
@@ -41,6 +42,7 @@ class LoweringPass:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     replaces: str = ""
+    rounds: bool = False
     plugin: str = ""
 
     def __post_init__(self) -> None:
@@ -68,7 +70,13 @@ class LoweringPass:
 
 
 def lowering_pass(
-    name: str, *, phase: str = "late", before: Iterable[str] = (), after: Iterable[str] = (), replaces: str = ""
+    name: str,
+    *,
+    phase: str = "late",
+    before: Iterable[str] = (),
+    after: Iterable[str] = (),
+    replaces: str = "",
+    rounds: bool = False,
 ) -> Callable[[Rewrite], LoweringPass]:
     """Makes a `LoweringPass` of a function. Registers nothing: return it from ``trtplug_lowering_passes()``.
 
@@ -79,7 +87,7 @@ def lowering_pass(
     """
 
     def make(function: Rewrite) -> LoweringPass:
-        return LoweringPass(name, function, phase, tuple(before), tuple(after), replaces)
+        return LoweringPass(name, function, phase, tuple(before), tuple(after), replaces, rounds)
 
     return make
 

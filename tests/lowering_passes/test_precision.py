@@ -7,17 +7,19 @@ import torch
 from conftest_passes import _assert_metadata, _interface, _values, graph_of, run
 from torch import fx, nn
 
-from trtplug_lowering_passes import range_sensitive
-from trtplug_lowering_passes.precision import set_precision
+from trtplug_lowering_passes import range_sensitive, remove_no_ops_early
+from trtplug_lowering_passes import set_precision as set_precision_pass
 from trtplug_registry import UnknownNameError
 
 aten = torch.ops.aten
+set_precision = set_precision_pass.function
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 def lowered(function, *args, precision="float16", dynamic=False, **settings) -> fx.GraphModule:
     """The graph after the pass, held to what every pass must keep."""
     graph = graph_of(function, *args, dynamic=dynamic)
+    remove_no_ops_early.function(graph)
     before = _interface(graph)
     set_precision(graph, precision=precision, **settings)
     graph.graph.lint()

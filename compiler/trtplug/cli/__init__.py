@@ -29,6 +29,18 @@ MinBlockSize = Annotated[int, typer.Option(help="Blocks with fewer compute nodes
 TorchOps = Annotated[list[str] | None, typer.Option("--torch-op", help="An op or module path that stays in Torch.")]
 Block = Annotated[list[str] | None, typer.Option("--block", help="A plugin that is not even imported.")]
 Prefer = Annotated[list[str] | None, typer.Option("--prefer", help="A plugin whose converters come first.")]
+Precision = Annotated[str, typer.Option(help="What floats are computed in: keep, float16, bfloat16 or float32.")]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--precision-exclude", help="An op, module path or re:REGEX that --precision spares."),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--precision-include", help="The same, for what is to have --precision although it is range-sensitive."
+    ),
+]
+Nodes = Annotated[bool, typer.Option("--nodes", help="Also print every node with its dtype.")]
 
 
 @app.command()
@@ -41,6 +53,10 @@ def compile(
     torch_op: TorchOps = None,
     block: Block = None,
     prefer: Prefer = None,
+    precision: Precision = "keep",
+    precision_exclude: Exclude = None,
+    precision_include: Include = None,
+    nodes: Nodes = False,
     json: AsJson = False,
     html: Html = None,
 ) -> None:
@@ -50,9 +66,10 @@ def compile(
 
     program = load_model(model)
     settings = _settings(min_block_size, torch_op, block, prefer)
+    settings |= _precision(precision, precision_exclude, precision_include)
     with build_progress(enabled=not json and sys.stderr.isatty()) as progress:
         compiled = trtplug.compile(program, progress=progress, **settings)
-    _show(compiled.report, json, html)
+    _show(compiled.report, json, html, nodes)
     if output is not None:
         folder = trtplug.save(compiled, output)
         typer.echo(f"saved {folder}", err=True)
@@ -65,6 +82,10 @@ def explain(
     torch_op: TorchOps = None,
     block: Block = None,
     prefer: Prefer = None,
+    precision: Precision = "keep",
+    precision_exclude: Exclude = None,
+    precision_include: Include = None,
+    nodes: Nodes = False,
     json: AsJson = False,
     html: Html = None,
 ) -> None:
@@ -72,7 +93,8 @@ def explain(
     import trtplug
 
     settings = _settings(min_block_size, torch_op, block, prefer)
-    _show(trtplug.explain(load_model(model), **settings), json, html)
+    settings |= _precision(precision, precision_exclude, precision_include)
+    _show(trtplug.explain(load_model(model), **settings), json, html, nodes)
 
 
 @app.command()
@@ -128,13 +150,17 @@ def _settings(size: int, torch_op: list[str] | None, block: list[str] | None, pr
     return {"min_block_size": size, "torch_ops": torch_op or (), "block": block or (), "prefer": prefer or ()}
 
 
-def _show(report: Any, json: bool, html: Path | None) -> None:
+def _precision(precision: str, exclude: list[str] | None, include: list[str] | None) -> Any:
+    return {"precision": precision, "precision_exclude": exclude or (), "precision_include": include or ()}
+
+
+def _show(report: Any, json: bool, html: Path | None, nodes: bool) -> None:
     if html is not None:
         html.write_text(report.to_html())
     if json:
         typer.echo(report.to_json())
     else:
-        report.print()
+        report.print(nodes=nodes)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class PassRunner:
             PassRecord(item.id, seconds, len(before), len(after), changed, problem, applied, dict(notes.declined))
         )
         if self.verifier is not None and changed:
-            self.verifier.check(self.graph_module, item.id)
+            self.verifier.check(self.graph_module, item.id, rounds=item.rounds)
         return not problem
 
     def _call(self, item: LoweringPass) -> Any:

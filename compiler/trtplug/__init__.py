@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ExecutorError,
         InputError,
         LoweringError,
+        ModuleError,
         SettingsError,
         TraceError,
     )
@@ -45,6 +46,7 @@ __all__ = [
     "Input",
     "InputError",
     "LoweringError",
+    "ModuleError",
     "Program",
     "Range",
     "Settings",
@@ -71,6 +73,7 @@ _HOME = {
         "ExecutorError",
         "InputError",
         "LoweringError",
+        "ModuleError",
         "SettingsError",
         "TraceError",
     ),

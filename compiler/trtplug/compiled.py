@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
+import torch
 from torch import nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from trtplug.engine import CompiledEngine
-from trtplug.inputs import TensorInput, check_inputs, input_checks
+from trtplug.errors import InputError, ModuleError
+from trtplug.inputs import TensorInput, check_inputs, input_checks, shared_memory, without_autocast
 from trtplug.lowering import Lowered, apply_mutations, flatten_inputs
 from trtplug.report import CompilationReport
 
+MOST_SIGNATURES = 4096
+"""Combinations of dtypes, shapes and devices that a module remembers to have checked."""
+
 
 class CompiledModule(nn.Module):
-    """A compiled model. Takes what the model took, returns what it returned.
+    """A compiled model. Takes what the model took, returns what it returned, without gradients.
+
+    Weights in engines are constants. ``state_dict`` holds the tensors that are still Torch's (buffers that the forward
+    writes, weights of what runs in Torch), under the model's names; they share the model's memory. ``copy.deepcopy``
+    makes a module with tensors of its own that shares the engines. Calls from several threads are safe where the model
+    writes no buffer.
 
     Attributes:
         report: what became of every node.
@@ -44,6 +56,11 @@ class CompiledModule(nn.Module):
             placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
             checks = input_checks(placeholders, lowered.input_names, lowered.ranges)
         self.checks = tuple(checks)
+        self._keywords = _keywords_of_flat(lowered)
+        self._written = tuple(int(mutation.target) for mutation in lowered.mutations if mutation.kind == "input")
+        self._unflatten = _unflatten(lowered.out_spec)
+        self._checked: set[tuple[Any, ...]] = set()
+        self.register_load_state_dict_pre_hook(_to_own_names)  # type: ignore[no-untyped-call]  # torch's
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the model.
@@ -51,10 +68,132 @@ class CompiledModule(nn.Module):
         Raises:
             InputError: the inputs do not fit what was compiled.
         """
-        flat = flatten_inputs(self.lowered, args, kwargs)
+        traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+        flat = self._inputs(args, kwargs, traced)
+        if not traced and (torch.is_grad_enabled() or torch._C._is_any_autocast_enabled()):
+            with torch.no_grad(), without_autocast():
+                results = self.graph_module(*flat)
+        else:
+            results = self.graph_module(*flat)
+        if self.lowered.mutations:
+            results = apply_mutations(self.lowered, flat, results)
+        return self._unflatten(results)
+
+    def _inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], traced: bool) -> Sequence[Any]:
+        """The flat inputs of a call. What has passed the checks once passes again at a glance."""
+        names = self._keywords
+        signature = None
+        if names is not None and len(kwargs) == len(names) and not traced:
+            try:
+                flat = args if not names else (*args, *[kwargs[name] for name in names])
+                signature = tuple([(value.dtype, value.shape, value.device) for value in flat])
+            except (AttributeError, KeyError):  # something else than tensors, or another keyword
+                pass
+            else:
+                if signature in self._checked:
+                    return flat
+        flat = tuple(flatten_inputs(self.lowered, args, kwargs))
         check_inputs(self.checks, flat)
-        results = self.graph_module(*flat)
-        return pytree.tree_unflatten(apply_mutations(self.lowered, flat, results), self.lowered.out_spec)
+        if self._written:
+            self._refuse_shared(flat)
+        elif signature is not None and len(self._checked) < MOST_SIGNATURES:
+            self._checked.add(signature)
+        return flat
+
+    def _refuse_shared(self, flat: Sequence[Any]) -> None:
+        pair = shared_memory(self._written, flat)
+        if pair is not None:
+            one, other = (self.lowered.input_names[place] for place in pair)
+            raise InputError(
+                f"the model writes to input {one!r}, which shares memory with {other!r}: pass a clone() of one"
+            )
+
+    # --- as a module ------------------------------------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """The tensors that are Torch's, under the model's names."""
+        return self.graph_module.state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> CompiledModule:
+        """What ``to``, ``cuda``, ``half`` and the like call.
+
+        Raises:
+            ModuleError: it would change a device or dtype, which engines cannot follow.
+        """
+        for tensor in (*self._probes(), *self.graph_module.parameters(), *self.graph_module.buffers()):
+            before = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            after = fn(before)
+            if (after.dtype, after.device) != (before.dtype, before.device):
+                words = f"{before.dtype} on {before.device} to {after.dtype} on {after.device}"
+                raise ModuleError(
+                    f"a compiled module cannot be moved or cast ({words}): its engines are built for one device and"
+                    " their dtypes. Move or cast the model, and compile that"
+                )
+        return self
+
+    def _probes(self) -> list[torch.Tensor]:
+        """One empty tensor for each dtype and device of the inputs."""
+        nodes = (node.meta.get("val") for node in self.lowered.graph_module.graph.nodes if node.op == "placeholder")
+        found = {(value.dtype, value.device) for value in nodes if isinstance(value, torch.Tensor)}
+        return [torch.empty(0, dtype=dtype, device=device) for dtype, device in found]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
+        lowered = dataclasses.replace(
+            self.lowered, graph_module=copy.deepcopy(self.lowered.graph_module, memo)
+        )  # before the linked graph, which shares its tensors
+        graph_module = copy.deepcopy(self.graph_module, memo)
+        return CompiledModule(graph_module, lowered, self.engines, self.report, checks=self.checks)
+
+    def __copy__(self) -> CompiledModule:
+        return CompiledModule(self.graph_module, self.lowered, self.engines, self.report, checks=self.checks)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise ModuleError(
+            "a compiled module cannot be pickled: its engines belong to this process. Save it with"
+            " trtplug.save(compiled, 'model.trtp'), and load it with trtplug.load('model.trtp')"
+        )
 
     def extra_repr(self) -> str:
         return self.report.summary()
+
+
+def _to_own_names(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *_: Any
+) -> None:
+    """Makes the names that `CompiledModule.state_dict` gives those of its attributes.
+
+    Raises:
+        ModuleError: a name is none of them, where that matters.
+    """
+    own = module.graph_module.state_dict()  # type: ignore[union-attr]  # a CompiledModule
+    given = [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
+    others = [name for name in given if name not in own]
+    if others and strict:
+        names = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        raise ModuleError(
+            f"a compiled module cannot load {names}: weights in engines are constants, and only"
+            f" {', '.join(own) or 'nothing'} is not. Load them into the model, and compile that"
+        )
+    for name in given:
+        value = state_dict.pop(prefix + name)
+        if name in own:
+            state_dict[f"{prefix}graph_module.{name}"] = value
+
+
+def _keywords_of_flat(lowered: Lowered) -> tuple[str, ...] | None:
+    """The keywords in order, where the inputs are all tensors or numbers beside each other; None for anything else."""
+    spec = lowered.in_spec
+    if lowered.constants or spec.num_children != 2:
+        return None
+    if any(not leaf.is_leaf() for side in range(2) for leaf in spec.child(side).children()):
+        return None
+    return tuple(spec.child(1).context)
+
+
+def _unflatten(spec: pytree.TreeSpec) -> Callable[[Sequence[Any]], Any]:
+    """What makes the model's output of the flat results."""
+    if spec.is_leaf():
+        return lambda results: results[0]
+    if spec.type is tuple and all(leaf.is_leaf() for leaf in spec.children()):
+        return tuple
+    return lambda results: pytree.tree_unflatten(results, spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -59,6 +60,10 @@ class EngineModule(nn.Module):
             tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
             return tuple(engine_op.run(self._key, tensors, list(inputs[len(tensors) :])))
         return self._run(*inputs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EngineModule:
+        """Shares the engine, which nothing changes."""
+        return copy.copy(self)
 
     def extra_repr(self) -> str:
         return f"{self.engine.name}, {self.engine.num_layers} layers, {len(self.engine.plan):,} bytes, {self.executor}"

@@ -100,3 +100,13 @@ def _words(value: Any) -> str:
 def without_autocast() -> contextlib.AbstractContextManager[Any]:
     """Turns autocast off, where it is on. A compiled graph holds the casts that were in force when it was traced."""
     return torch._C._DisableAutocast() if torch._C._is_any_autocast_enabled() else contextlib.nullcontext()
+
+
+def shared_memory(written: Sequence[int], values: Sequence[Any]) -> tuple[int, int] | None:
+    """The positions of an input that is written to and of another that shares memory with it; None if none does."""
+    memory = [value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else 0 for value in values]
+    for place in written:
+        for other, address in enumerate(memory):
+            if other != place and address and address == memory[place]:
+                return place, other
+    return None

@@ -17,7 +17,7 @@ from trtplug.compilation import Compilation
 from trtplug.engine import EngineModule
 from trtplug.errors import op_name, source_line
 from trtplug.executors import pick_executor
-from trtplug.inputs import without_autocast
+from trtplug.inputs import shared_memory, without_autocast
 from trtplug.jit.session import Session
 from trtplug.jit.sizes import bounded
 from trtplug.jit.state import Stamps, is_state
@@ -85,7 +85,7 @@ class Graph:
         built = self._built
         if not built.stamps.hold(inputs):
             built = self._again(inputs)
-        if self._traced.written and _overlap(self._traced.written, inputs):
+        if self._traced.written and shared_memory(self._traced.written, inputs):
             return self._source.forward(*inputs)
         return built.run(*inputs)
 
@@ -135,12 +135,6 @@ class Graph:
         graph_module.recompile()
         _, spec = pytree.tree_flatten(((), {}))
         return Lifted(graph_module, spec, spec, names, mutations, {}, False)
-
-
-def _overlap(written: Sequence[int], inputs: Sequence[Any]) -> bool:
-    """Whether a tensor that is written to shares memory with another input, which would have to change with it."""
-    memory = [value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else 0 for value in inputs]
-    return any(memory[place] and memory.count(memory[place]) > 1 for place in written)
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:

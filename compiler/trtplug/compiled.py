@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -114,6 +114,22 @@ class CompiledModule(nn.Module):
         """The tensors that are Torch's, under the model's names."""
         return self.graph_module.state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Copies values into the tensors that `state_dict` has.
+
+        Raises:
+            ModuleError: a name is none of them, under ``strict``.
+        """
+        own = self.state_dict()
+        others = [name for name in state_dict if name not in own]
+        if strict and others:
+            names = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+            raise ModuleError(
+                f"a compiled module cannot load {names}: weights in engines are constants, only"
+                f" {', '.join(own) or 'nothing'} can be loaded. Load them into the model, and compile that"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
+
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> CompiledModule:
         """What ``to``, ``cuda``, ``half`` and the like call.
 
@@ -157,27 +173,11 @@ class CompiledModule(nn.Module):
         return self.report.summary()
 
 
-def _to_own_names(
-    module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *_: Any
-) -> None:
-    """Makes the names that `CompiledModule.state_dict` gives those of its attributes.
-
-    Raises:
-        ModuleError: a name is none of them, where that matters.
-    """
-    own = module.graph_module.state_dict()  # type: ignore[union-attr]  # a CompiledModule
-    given = [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
-    others = [name for name in given if name not in own]
-    if others and strict:
-        names = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
-        raise ModuleError(
-            f"a compiled module cannot load {names}: weights in engines are constants, and only"
-            f" {', '.join(own) or 'nothing'} is not. Load them into the model, and compile that"
-        )
-    for name in given:
-        value = state_dict.pop(prefix + name)
-        if name in own:
-            state_dict[f"{prefix}graph_module.{name}"] = value
+def _to_own_names(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Makes the names that `CompiledModule.state_dict` gives those of its attributes."""
+    for name in module.graph_module.state_dict():  # type: ignore[union-attr]  # a CompiledModule
+        if prefix + name in state_dict:
+            state_dict[f"{prefix}graph_module.{name}"] = state_dict.pop(prefix + name)
 
 
 def _keywords_of_flat(lowered: Lowered) -> tuple[str, ...] | None:

@@ -17,7 +17,6 @@ from torch import nn
 import trtplug
 from trtplug.network import Network
 
-
 KEPT = {"torch_ops": ["aten::mul"], "min_block_size": 1}
 
 

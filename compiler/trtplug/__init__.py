@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trtplug.artefacts import load, save
-    from trtplug.compilation import FallbackWarning, compile, explain, registry
+    from trtplug.assembly import registry
+    from trtplug.compilation import FallbackWarning, compile, explain
     from trtplug.compiled import CompiledModule
     from trtplug.errors import (
         ArtefactError,
@@ -64,7 +65,8 @@ __all__ = [
 
 _HOME = {
     "trtplug.artefacts": ("load", "save"),
-    "trtplug.compilation": ("FallbackWarning", "compile", "explain", "registry"),
+    "trtplug.assembly": ("registry",),
+    "trtplug.compilation": ("FallbackWarning", "compile", "explain"),
     "trtplug.compiled": ("CompiledModule",),
     "trtplug.errors": (
         "ArtefactError",

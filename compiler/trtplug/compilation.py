@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import time
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
-from trtplug._tensorrt import capabilities
+from trtplug.assembly import registry_for
 from trtplug.compiled import CompiledModule
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine, EngineModule
@@ -28,67 +29,22 @@ from trtplug.report import CompilationReport
 from trtplug.reporting import Facts, make_report
 from trtplug.settings import Settings
 from trtplug.tracing import Program, as_program, trace
+from trtplug.turns import tracing_turn
 from trtplug_registry import (
+    Converter,
     PluginError,
-    PluginManager,
     PluginWarning,
     Reason,
     ReasonCode,
     Registry,
 )
 
+MOST_FAILURES = 3
+"""Nodes that one converter may fail for before the rest of its nodes go to Torch untried."""
+
 
 class FallbackWarning(UserWarning):
     """A converter raised, or TensorRT refused a block: the node is left to Torch, and the compilation goes on."""
-
-
-def registry(
-    *,
-    prefer: Sequence[str] = (),
-    block: Sequence[str] = (),
-    torch_ops: Sequence[str] = (),
-    strict_plugins: bool = False,
-    disable_passes: Sequence[str] = (),
-    pass_order: Sequence[str] = (),
-) -> Registry:
-    """Assembles a registry from every installed plugin.
-
-    Args:
-        prefer: names of plugins whose converters come first.
-        block: names of plugins that are not even imported.
-        torch_ops: ops and module paths that stay in Torch.
-        strict_plugins: raise where a plugin would be disabled with a warning.
-        disable_passes: ids (``"plugin:name"``) of lowering passes that do not run.
-        pass_order: ``"plugin:one < other:two"``: the first runs before the second, whatever they say themselves.
-
-    Raises:
-        UnknownNameError: a name does not exist.
-        PassOrderError: the lowering passes cannot be ordered.
-        PluginError: under ``strict_plugins``.
-    """
-    manager = PluginManager(block=block, strict=strict_plugins)
-    manager.load_entry_points()
-    return Registry(
-        manager.plugins,
-        prefer=prefer,
-        exclude=torch_ops,
-        capabilities=capabilities(),
-        disable_passes=disable_passes,
-        pass_order=pass_order,
-        blocked=manager.blocked,
-    )
-
-
-def registry_for(settings: Settings) -> Registry:
-    """The registry that a compilation with these settings uses."""
-    return registry(
-        prefer=settings.prefer,
-        block=settings.block,
-        torch_ops=settings.torch_ops,
-        strict_plugins=settings.strict_plugins,
-        disable_passes=settings.disable_passes,
-        pass_order=settings.pass_order,
-    )
 
 
 def compile(
@@ -169,6 +125,7 @@ class Compilation:
         self.stages: dict[str, float] = {}
         self.quarantine: dict[Node, Reason] = {}
         self.warnings: list[str] = []
+        self.blamed: collections.Counter[Converter | None] = collections.Counter()
         self.parts: Partition
         self._built: dict[tuple[Any, ...], _Built] = {}
 
@@ -183,15 +140,15 @@ class Compilation:
     # --- stages -----------------------------------------------------------------------------------------------------
 
     def prepare(self, model: Any, args: Any, kwargs: Any, inputs: Any, dynamic_shapes: Any) -> Lowered:
-        with self.stage("trace"):
+        with self.stage("trace"), tracing_turn():
             if isinstance(model, Program):
                 program = model
             elif isinstance(model, ExportedProgram):
                 program = as_program(model)
             else:
                 program = trace(model, args, kwargs, inputs=inputs, dynamic_shapes=dynamic_shapes)
-        with self.stage("lower"):
-            return lower(program, self.registry, self.settings)
+        with self.stage("lower"), tracing_turn():
+            return lower(program, self.registry, self.settings, strict=self.settings.strict_plugins)
 
     def partition(self, lowered: Lowered) -> None:
         self.parts = partition(
@@ -203,6 +160,7 @@ class Compilation:
     def build_all(self, lowered: Lowered) -> list[CompiledEngine]:
         """Every block's engine. A node that fails is put in quarantine and the partition redone."""
         self._warn_of_conflicts(lowered.graph_module)
+        self._warn_of_faults()
         while True:
             with self.stage("partition"):
                 self.partition(lowered)
@@ -247,8 +205,11 @@ class Compilation:
     def _convert(self, lowered: Lowered, block: Block) -> Network:
         verdicts = {node.name: self.registry.lookup(node) for node in (*block.nodes, *block.copies)}
 
-        def converter_of(node: Node) -> Any:
-            return verdicts[node.name].converter
+        def converter_of(node: Node) -> Converter:
+            converter = verdicts[node.name].converter
+            if converter is None:  # a domain has changed its mind since the partition
+                raise ConversionError(str(verdicts[node.name]), node)
+            return converter
 
         graph = extract(lowered.graph_module, block)
         return convert(graph, converter_of, ranges=lowered.ranges, name=f"engine_{block.index}")
@@ -292,16 +253,42 @@ class Compilation:
         return True
 
     def _put_in_quarantine(self, node: Node, code: ReasonCode, error: Exception) -> None:
-        if self.settings.on_failure == "raise":
+        plugin_failed = code is ReasonCode.CONVERSION_FAILED
+        again = node in self.quarantine  # nothing is won by trying once more
+        if again or self.settings.on_failure == "raise" or (self.settings.strict_plugins and plugin_failed):
             raise error
         converter = self.registry.lookup(node).converter
         who = converter.id if converter else ""
         self.quarantine[node] = Reason(code, seen=str(error), converter=who)
-        self._warn(f"{op_name(node)} (node {node.name!r}) is left to Torch: {error}", FallbackWarning)
+        message = f"{op_name(node)} (node {node.name!r}) is left to Torch: {error}"
+        if plugin_failed and self.blamed[converter]:  # one warning for each converter; the report has them all
+            self.warnings.append(message)
+        else:
+            self._warn(message, FallbackWarning)
+        self.blamed[converter] += plugin_failed
+        if converter is not None and self.blamed[converter] == MOST_FAILURES:
+            self._give_up(converter, graph=node.graph)
+
+    def _give_up(self, converter: Converter, graph: Graph) -> None:
+        """A converter that has failed for several nodes is tried on no other."""
+        message = f"converter {converter.id} has failed {MOST_FAILURES} times: the rest of its nodes are left to Torch"
+        reason = Reason(ReasonCode.CONVERSION_FAILED, seen=message, converter=converter.id)
+        mine = (n for n in graph.nodes if n not in self.quarantine and self.registry.lookup(n).converter is converter)
+        self.quarantine.update(dict.fromkeys(mine, reason))
+        self.warnings.append(message)
 
     def _warn(self, message: str, category: type[Warning]) -> None:
         self.warnings.append(message)
-        warnings.warn(message, category, stacklevel=5)
+        with tracing_turn():  # another thread may have turned warnings into errors meanwhile
+            warnings.warn(message, category, stacklevel=6)
+
+    def _warn_of_faults(self) -> None:
+        """What the registry has found out about converters while it was asked."""
+        for converter, fault in sorted(self.registry.faults.items(), key=lambda item: item[0].id):
+            message = f"converter {converter.id} of plugin {converter.plugin!r} is refused: {fault}"
+            if self.settings.strict_plugins:
+                raise PluginError(message)
+            self._warn(message, PluginWarning)
 
     def _warn_of_conflicts(self, graph_module: GraphModule) -> None:
         present = {node.target for node in graph_module.graph.nodes}

@@ -76,6 +76,7 @@ class _Conversion:
         for node in self.module.graph.nodes:
             self.network.enter(node)
             getattr(self, f"_{node.op}", self._refuse)(node)
+        self.network.finish()
         return Network(self.name, self.network, tuple(self.inputs), tuple(self.outputs))
 
     def _refuse(self, node: Node) -> None:
@@ -153,13 +154,18 @@ class _Conversion:
         args = [self._argument(argument) for argument in node.args]
         kwargs = {name: self._argument(argument) for name, argument in node.kwargs.items()}
         args, kwargs = _by_kind(node, args, kwargs)
+        before = _state(node)
         try:
             result = converter.function(self.context, *args, **kwargs)
-        except ConversionError:
-            raise
+        except ConversionError as error:
+            if error.node is node:
+                raise
+            raise self.network.fail(f"the converter {converter.id} failed: {error}", error) from error
         except Exception as error:  # a plugin's converter may raise anything
             what = f"the converter {converter.id} raised {type(error).__name__}: {error}"
             raise self.network.fail(what, error) from error
+        if _state(node) != before:
+            raise self.network.fail(f"the converter {converter.id} changed its node, which is read only")
         if self.network.logger.errors:
             raise self.network.fail(f"TensorRT reports an error in the converter {converter.id}")
         self.values[node] = self._checked(node, converter, result)
@@ -172,8 +178,8 @@ class _Conversion:
             got = len(result) if isinstance(result, list | tuple) else 1
             wanted = len(value) if several else 1
             raise self.network.fail(f"the converter {converter.id} returned {got} results, the op has {wanted}")
-        for tensor, promised in zip(result, value) if several else ((result, value),):
-            if tensor is not None:
+        for place, (tensor, promised) in enumerate(zip(result, value) if several else ((result, value),)):
+            if tensor is not None or not several or _is_read(node, place):
                 self._check_result(converter, tensor, promised)
         return result
 
@@ -181,6 +187,8 @@ class _Conversion:
         if not isinstance(tensor, self.network.trt.ITensor):
             kind = type(tensor).__name__
             raise self.network.fail(f"the converter {converter.id} returned a {kind}, not a network tensor")
+        if not self.network.owns(tensor):
+            raise self.network.fail(f"the converter {converter.id} returned a tensor of another network, which it kept")
         shape, dtype = tuple(tensor.shape), self.network.dtype(tensor)
         agrees = len(shape) == promised.dim() and all(
             not isinstance(size, int) or made in (size, -1)  # a symbolic size is not asked: that leaves a guard
@@ -243,6 +251,17 @@ class _Lazy:
 
 def _extents(sizes: Iterable[Any]) -> tuple[int | sympy.Expr, ...]:
     return tuple(size.node.expr if isinstance(size, torch.SymInt) else int(size) for size in sizes)
+
+
+def _is_read(node: Node, place: int) -> bool:
+    """Whether anybody reads this one of the results of a call with several."""
+    return any(user.target is not operator.getitem or user.args[1] == place for user in node.users)
+
+
+def _state(node: Node) -> tuple[Any, ...]:
+    """What a converter may not change of its node and of those that it reads."""
+    facts = [(n.op, n.target, n.args, n.kwargs, list(map(id, n.meta.values()))) for n in (node, *node.all_input_nodes)]
+    return len(node.graph.nodes), list(node.users), facts
 
 
 def _by_kind(node: Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:

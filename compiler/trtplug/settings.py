@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from trtplug.control import choices
 from trtplug.errors import SettingsError
 from trtplug_registry import Selection, unknown_name
 
@@ -29,7 +30,8 @@ class Settings:
             Torch with a warning, ``"raise"`` raises.
         tf32: let a GPU round the operands of float32 products to TF32. Off, as in Torch.
         workspace_bytes: most scratch memory that an engine may use; None leaves TensorRT's own default.
-        strict_plugins: raise where a plugin would be disabled, or refused for a conflict, with a warning.
+        strict_plugins: raise where a plugin would be disabled, refused for a conflict or a domain that cannot be asked,
+            or its converter or pass fails, each of which otherwise costs a warning.
         disable_passes: ids of lowering passes that do not run (``"trtplug-passes:no-ops"``).
         pass_order: ``"a:x < b:y"``: the lowering pass ``a:x`` runs before ``b:y``, whatever they say themselves.
         precision: what floats are computed in: ``"float16"``, ``"bfloat16"``, ``"float32"`` (double-precision models
@@ -60,6 +62,9 @@ class Settings:
     def of(cls, options: Mapping[str, Any]) -> Settings:
         """Settings from options by name.
 
+        Which plugins and ops to use (``prefer``, ``block``, ``torch_ops``, ``strict_plugins``) is taken from the
+        environment, and then from ``pyproject.toml``, where the options do not say: see `trtplug.control`.
+
         Raises:
             UnknownNameError: an option does not exist; the message suggests the nearest that does.
             SettingsError: a value is of the wrong type or out of range.
@@ -69,7 +74,7 @@ class Settings:
             if name not in fields:
                 raise unknown_name("option", name, fields)
         made = {name: _checked(name, value, fields[name].default) for name, value in options.items()}
-        return cls(**made)
+        return cls(**{**{name: choice.value for name, choice in choices().items()}, **made})
 
     def __post_init__(self) -> None:
         if self.min_block_size < 1:

@@ -17,13 +17,14 @@ from trtplug_registry.errors import (
     UnknownNameError,
     unknown_name,
 )
+from trtplug_registry.exclusions import overloads_named
 from trtplug_registry.executor import Engine, Executor
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
 from trtplug_registry.passes import PHASES, LoweringPass, applied, decline, lowering_pass, take_notes
 from trtplug_registry.pipeline import order_passes
 from trtplug_registry.plugins import Plugin, PluginManager
-from trtplug_registry.registry import Candidate, Capabilities, Explanation, Registry, overloads_named
+from trtplug_registry.registry import Candidate, Capabilities, Explanation, Registry
 from trtplug_registry.relations import (
     Choose,
     OutputsUsed,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pluggy
@@ -15,10 +16,11 @@ from torch._ops import OpOverload
 
 from trtplug_registry import hookspecs
 from trtplug_registry.converter import Converter
-from trtplug_registry.errors import PluginError, PluginWarning, TrtplugError, unknown_name
+from trtplug_registry.errors import PassOrderError, PluginError, PluginWarning, TrtplugError, unknown_name
 from trtplug_registry.executor import Executor
 from trtplug_registry.hookspecs import CONTRACT, GROUP
 from trtplug_registry.passes import LoweringPass
+from trtplug_registry.pipeline import order_passes
 
 DISTRIBUTION = "trtplug"
 
@@ -100,6 +102,34 @@ class PluginManager:
         for name in self.block - self.names:
             raise unknown_name("plugin", name, self.names)
 
+    def settle_passes(self, *, disable: Sequence[str] = (), order: Sequence[str] = ()) -> None:
+        """Disables the fewest third parties whose passes cannot be ordered with the rest.
+
+        Args:
+            disable, order: what the user says of the passes, as for `order_passes`.
+
+        Raises:
+            PluginError: in strict mode.
+        """
+        why = self._disorder((), disable, order)
+        third = [name for name, plugin in sorted(self._plugins.items()) if plugin.passes and not plugin.built_in]
+        for count in range(1, len(third) + 1) if why else ():
+            for culprits in itertools.combinations(third, count):
+                if not self._disorder(culprits, disable, order):
+                    for name in culprits:
+                        self._disable(name, _identity(self._plugins[name]), why)
+                    return
+
+    def _disorder(self, without: Collection[str], disable: Sequence[str], order: Sequence[str]) -> str:
+        """Why the passes cannot be ordered without these plugins, or ""."""
+        absent = {*without, *self._blocked, *(name for name, plugin in self._plugins.items() if plugin.error)}
+        passes = [item for name, plugin in self._plugins.items() if name not in absent for item in plugin.passes]
+        try:
+            order_passes(passes, disable=disable, order=order, absent=absent)
+        except PassOrderError as error:
+            return str(error)
+        return ""
+
     def register(
         self, plugin: Any, name: str, *, distribution: str = "", version: str = "", lazy: bool = False
     ) -> None:
@@ -139,10 +169,30 @@ class PluginManager:
         warnings.warn(message, PluginWarning, stacklevel=4)
 
 
+def _identity(plugin: Plugin) -> dict[str, Any]:
+    return {name: getattr(plugin, name) for name in ("name", "distribution", "version", "built_in")}
+
+
 def _describe(error: BaseException) -> str:
     if isinstance(error, TrtplugError | pluggy.PluginValidationError):
         return str(error)
     return f"{type(error).__name__}: {error}"
+
+
+def _check_converters(converters: Iterable[Converter]) -> None:
+    """Raises for a converter that does not fit its op, and for two that one plugin gives the same calls."""
+    seen: dict[tuple[str, int], list[Converter]] = {}
+    for item in converters:
+        item.overloads()  # a target by name is only now looked up
+        str(item.domain)
+        rivals = seen.setdefault((item.target_name, item.priority), [])
+        for other in rivals:
+            if not other.domain.disjoint(item.domain):
+                raise PluginError(
+                    f"its converters {other.name!r} and {item.name!r} both claim {item.target_name} with equal"
+                    " priority, and no argument keeps their domains apart; leave one out, or give one a priority"
+                )
+        rivals.append(item)
 
 
 def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
@@ -159,15 +209,16 @@ def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
     hook = manager.hook
     stamp = {"plugin": name}
     converters = _declared(hook.trtplug_converters(), Converter, "trtplug_converters")
+    _check_converters(converters)
     passes = _declared(hook.trtplug_lowering_passes(), LoweringPass, "trtplug_lowering_passes")
     executors = _declared(hook.trtplug_executors(), Executor, "trtplug_executors")
+    for kind, names in (("lowering passes", [p.name for p in passes]), ("executors", [e.name for e in executors])):
+        for twice in sorted({name for name in names if names.count(name) > 1}):
+            raise PluginError(f"it has two {kind} named {twice!r}")
     decompositions: dict[OpOverload, Callable[..., Any]] = {}
     for mapping in hook.trtplug_decompositions():
         _check_decompositions(mapping)
         decompositions |= mapping
-    names = [item.name for item in passes]
-    for twice in sorted({item for item in names if names.count(item) > 1}):
-        raise PluginError(f"it has two lowering passes named {twice!r}")
     return {
         "converters": tuple(dataclasses.replace(item, **stamp, built_in=built_in) for item in converters),
         "passes": tuple(_stamped(item, name) for item in passes),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
+import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx import Node
 
+from trtplug_registry.claims import Claims
 from trtplug_registry.converter import Converter, check_signature, qualified_name, resolve
-from trtplug_registry.errors import DeclarationError, UnknownNameError, unknown_name
+from trtplug_registry.errors import DeclarationError, unknown_name
+from trtplug_registry.exclusions import Exclusions
 from trtplug_registry.facts import Opaque, SymbolicSize, describe_node, describe_value
 from trtplug_registry.fingerprint import fingerprint
 from trtplug_registry.passes import LoweringPass
@@ -51,33 +52,6 @@ class Explanation:
     candidates: tuple[Candidate, ...]
     support: Support | None
     decomposes: bool
-
-
-class _Claims:
-    """The converters that claim one overload, in the order in which they are asked."""
-
-    __slots__ = ("conflicts", "converters", "names", "pinned", "uses")
-
-    def __init__(self, overload: OpOverload, converters: Sequence[Converter]) -> None:
-        arguments = overload._schema.arguments
-        self.names = [argument.name for argument in arguments]
-        self.converters = tuple(converters)
-        self.pinned = [
-            {a.name: a.default_value for a in arguments if a.name not in c.domain.arguments} for c in converters
-        ]
-        self.uses = any(c.domain.outputs for c in converters)
-        self.conflicts: dict[Converter, Converter] = {}
-
-    def bind(self, overload: OpOverload, node: Node, describe: Callable[[Any], Any]) -> dict[str, Any]:
-        args, kwargs = node.args, node.kwargs
-        call = {name: describe(value) for name, value in zip(self.names, args, strict=False)}
-        for name, value in kwargs.items():
-            call[name] = describe(value)
-        if len(call) < len(self.names):
-            for argument in overload._schema.arguments:
-                if argument.name not in call:
-                    call[argument.name] = argument.default_value
-        return call
 
 
 class Registry:
@@ -128,7 +102,9 @@ class Registry:
         self.executors = tuple(
             sorted((e for p in self.plugins for e in p.executors), key=lambda e: (-e.priority, e.plugin, e.name))
         )
-        self._excluded_ops, self._excluded_paths = _parse_exclusions(exclude)
+        self._exclusions = Exclusions(exclude)
+        self._faults: dict[Converter, str] = {}
+        self._distrusted: dict[Converter, Reason] = {}
         self._claims, self._unloaded = self._index()
         self._memo: weakref.WeakKeyDictionary[Node, tuple[Any, ...]] = weakref.WeakKeyDictionary()
         self._facts: weakref.WeakKeyDictionary[Node, tuple[Any, Any]] = weakref.WeakKeyDictionary()
@@ -183,7 +159,7 @@ class Registry:
 
     def unavailable(self, op: OpOverload, converter: Converter) -> Reason | None:
         """Why a converter that claims an op takes no call of it whatever its arguments, or None."""
-        if op in self._excluded_ops:
+        if op in self._exclusions.ops:
             return Reason(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps {qualified_name(op)} in Torch")
         claims = self._find_claims(op)
         return None if claims is None else self._standing(claims, converter)
@@ -198,6 +174,11 @@ class Registry:
         """Pairs of third-party converters that refuse each other, by op."""
         found = {op: tuple(claims.conflicts.items()) for op, claims in self._claims.items()}
         return {op: pairs for op, pairs in found.items() if pairs}
+
+    @property
+    def faults(self) -> Mapping[Converter, str]:
+        """What was found wrong with converters while assembling and asking, in words. It is a refusal, never raised."""
+        return types.MappingProxyType(dict(self._faults))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -235,33 +216,20 @@ class Registry:
             str(converter.domain),
         )
 
-    def _index(self) -> tuple[dict[OpOverload, _Claims], dict[str, list[Converter]]]:
+    def _index(self) -> tuple[dict[OpOverload, Claims], dict[str, list[Converter]]]:
         by_op: dict[OpOverload, list[Converter]] = {}
         unloaded: dict[str, list[Converter]] = {}
         for converter in self.converters:
-            overloads = converter.overloads()
+            try:
+                overloads = converter.overloads()
+            except DeclarationError as error:  # a target by name, whose op was loaded after the plugin was asked
+                self._faults[converter] = str(error)
+                continue
             for overload in overloads:
                 by_op.setdefault(overload, []).append(converter)
             if not overloads:
                 unloaded.setdefault(converter.target_name.replace("::", "."), []).append(converter)
-        claims = {op: _Claims(op, converters) for op, converters in by_op.items()}
-        for claim in claims.values():
-            self._mark_conflicts(claim)
-        return claims, unloaded
-
-    def _mark_conflicts(self, claims: _Claims) -> None:
-        for one, two in itertools.combinations(claims.converters, 2):
-            undecided = (
-                not one.built_in
-                and not two.built_in
-                and one.plugin != two.plugin
-                and one.priority == two.priority
-                and one.plugin not in self.prefer
-                and two.plugin not in self.prefer
-            )
-            if undecided and not one.domain.disjoint(two.domain):
-                claims.conflicts[one] = two
-                claims.conflicts[two] = one
+        return {op: Claims(op, converters, self.prefer) for op, converters in by_op.items()}, unloaded
 
     def _gather_decompositions(self) -> Mapping[OpOverload, Callable[..., Any]]:
         gathered: dict[OpOverload, Callable[..., Any]] = {}
@@ -269,16 +237,23 @@ class Registry:
             gathered |= plugin.decompositions
         return gathered
 
-    def _find_claims(self, op: Any) -> _Claims | None:
+    def _find_claims(self, op: Any) -> Claims | None:
         """The claims on an op; a converter whose target is a name is looked up when its op is first seen."""
         claims = self._claims.get(op)
         if claims is None and self._unloaded and isinstance(op, OpOverload):
             named = self._unloaded.get(qualified_name(op).replace("::", "."))
             if named:
-                fitting = [converter for converter in named if _fits(converter, op)]
-                claims = self._claims[op] = _Claims(op, fitting)
-                self._mark_conflicts(claims)
+                fitting = [converter for converter in named if self._fits(converter, op)]
+                claims = self._claims[op] = Claims(op, fitting, self.prefer)
         return claims
+
+    def _fits(self, converter: Converter, op: OpOverload) -> bool:
+        try:
+            check_signature(converter, op)
+        except DeclarationError as error:
+            self._faults[converter] = str(error)
+            return False
+        return True
 
     # --- deciding -------------------------------------------------------------------------------------------------
 
@@ -286,12 +261,14 @@ class Registry:
         op = node.target
         if node.op != "call_function" or not isinstance(op, OpOverload):
             return refuse(ReasonCode.NO_CONVERTER, seen=f"{_name(node)} is not an ATen or custom op")
-        excluded = self._exclusion(node, op)
+        excluded = self._exclusions.reason(node, op)
         if excluded is not None:
             return Unsupported((excluded,))
         claims = self._find_claims(op)
-        if claims is None:
-            return refuse(ReasonCode.NO_CONVERTER, seen=f"no plugin has a converter for {qualified_name(op)}")
+        if claims is None or not claims.converters:
+            unfit = "; ".join(self._faults[c] for c in self._faults if c.target_name == qualified_name(op))
+            text = unfit or f"no plugin has a converter for {qualified_name(op)}"
+            return refuse(ReasonCode.NO_CONVERTER, seen=text)
         call = self._call(claims, op, node)
         if isinstance(call, Reason):
             return Unsupported((call,))
@@ -312,7 +289,7 @@ class Registry:
             return dict.fromkeys(claims.converters, call)
         return {c: self._refusal(claims, place, node, call) for place, c in enumerate(claims.converters)}
 
-    def _call(self, claims: _Claims, op: Any, node: Node) -> dict[str, Any] | Reason:
+    def _call(self, claims: Claims, op: Any, node: Node) -> dict[str, Any] | Reason:
         try:
             call = claims.bind(op, node, self._describe)
         except Exception as error:  # metadata may be anything
@@ -322,17 +299,32 @@ class Registry:
                 return Reason(ReasonCode.NO_METADATA, name, "a value in node.meta['val']", value.why)
         return call
 
-    def _refusal(self, claims: _Claims, place: int, node: Node, call: dict[str, Any]) -> Reason | None:
+    def _refusal(self, claims: Claims, place: int, node: Node, call: dict[str, Any]) -> Reason | None:
         converter = claims.converters[place]
+        if converter in self._distrusted:
+            return self._distrusted[converter]
         try:
             reason = self._refusal_of(converter, claims, place, node, call)
+            if not converter.built_in and converter.domain.relations:
+                self._check_stable(converter, reason, self._refusal_of(converter, claims, place, node, call))
         except Exception as error:  # a plugin's relation may raise anything
             text = f"its domain raised {type(error).__name__}: {error}"
+            self._faults[converter] = text
             reason = Reason(ReasonCode.RELATION, required="a domain that can be asked", seen=text)
+        reason = self._distrusted.get(converter, reason)
         return None if reason is None else dataclasses.replace(reason, converter=converter.id)
 
+    def _check_stable(self, converter: Converter, one: Reason | None, two: Reason | None) -> None:
+        """A domain that answers differently when asked twice is not asked again: its converter takes nothing."""
+        if (one is None) is (two is None):
+            return
+        text = f"its domain, asked twice about one call, said {one or 'yes'}, then {two or 'yes'}"
+        self._faults[converter] = text
+        reason = Reason(ReasonCode.RELATION, required="a domain that answers alike when asked twice", seen=text)
+        self._distrusted[converter] = dataclasses.replace(reason, converter=converter.id)
+
     def _refusal_of(
-        self, converter: Converter, claims: _Claims, place: int, node: Node, call: dict[str, Any]
+        self, converter: Converter, claims: Claims, place: int, node: Node, call: dict[str, Any]
     ) -> Reason | None:
         reason = self._standing(claims, converter)
         if reason is not None:
@@ -345,7 +337,7 @@ class Registry:
             reason = _refuse_dynamic(call)
         return reason or converter.domain.refusal_of_use(node)
 
-    def _standing(self, claims: _Claims, converter: Converter) -> Reason | None:
+    def _standing(self, claims: Claims, converter: Converter) -> Reason | None:
         """Why a converter takes no call at all of an op, or None."""
         rival = claims.conflicts.get(converter)
         if rival is not None:
@@ -374,57 +366,6 @@ class Registry:
             return [self._describe(item) for item in value]
         return describe_value(value)
 
-    def _exclusion(self, node: Node, op: OpOverload) -> Reason | None:
-        if op in self._excluded_ops:
-            return Reason(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps {qualified_name(op)} in Torch")
-        if self._excluded_paths:
-            for path, _ in (node.meta.get("nn_module_stack") or {}).values():
-                path = path.removeprefix("L['self'].")
-                for excluded in self._excluded_paths:
-                    if path == excluded or path.startswith(f"{excluded}."):
-                        return Reason(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps module {excluded!r} in Torch")
-        return None
-
-
-def overloads_named(name: str) -> tuple[OpOverload, ...]:
-    """All overloads that a setting's name means: ``aten::add`` all of them, ``aten::add.Tensor`` one.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    normal = name.replace("::", ".")
-    space, _, rest = normal.partition(".")
-    if not rest:
-        raise unknown_name("op", name, ())
-    op, _, overload = rest.partition(".")
-    packet = getattr(getattr(torch.ops, space), op, None)
-    if not isinstance(packet, OpOverloadPacket):
-        near = {f"{space}::{other}" for other in dir(getattr(torch.ops, space))} | {f"aten::{o}" for o in _aten_names()}
-        raise unknown_name("op", f"{space}::{op}", near)
-    if overload and overload not in packet.overloads():
-        raise unknown_name("overload", f"{space}::{op}.{overload}", {f"{space}::{op}.{o}" for o in packet.overloads()})
-    return tuple(getattr(packet, item) for item in ([overload] if overload else packet.overloads()))
-
-
-@functools.cache
-def _aten_names() -> frozenset[str]:
-    schemas = torch._C._jit_get_all_schemas()
-    return frozenset(s.name.removeprefix("aten::") for s in schemas if s.name.startswith("aten::"))
-
-
-def _parse_exclusions(names: Sequence[str]) -> tuple[frozenset[OpOverload], tuple[str, ...]]:
-    """Ops, and what names no op and is therefore a module path."""
-    ops: set[OpOverload] = set()
-    paths = []
-    for name in names:
-        try:
-            ops.update(overloads_named(name))
-        except UnknownNameError:
-            if "::" in name:
-                raise
-            paths.append(name)
-    return frozenset(ops), tuple(paths)
-
 
 def _refuse_dynamic(call: Mapping[str, Any]) -> Reason | None:
     for name, value in call.items():
@@ -432,14 +373,6 @@ def _refuse_dynamic(call: Mapping[str, Any]) -> Reason | None:
             if any(isinstance(size, SymbolicSize) for size in facts.shape):
                 return Reason(ReasonCode.DYNAMIC_SHAPE, name, "static shapes", seen(facts))
     return None
-
-
-def _fits(converter: Converter, op: OpOverload) -> bool:
-    try:
-        check_signature(converter, op)
-    except DeclarationError:
-        return False
-    return True
 
 
 def _name(node: Node) -> str:

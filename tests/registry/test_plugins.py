@@ -12,6 +12,8 @@ from conftest_registry import make_plugin
 
 from trtplug_registry import (
     CONTRACT,
+    FLOATS,
+    INTS,
     Domain,
     PluginError,
     PluginManager,
@@ -29,6 +31,10 @@ aten = torch.ops.aten
 
 @converter(aten.relu.default, Domain(self=Tensor()))
 def relu(ctx, self): ...
+
+
+@converter(aten.cos.default, Domain(self=Tensor()))
+def cos(ctx, self): ...
 
 
 @lowering_pass("nothing")
@@ -154,9 +160,52 @@ def test_two_passes_of_one_name():
         manager.register(make_plugin(lowering_passes=[nothing, nothing]), "twice")
 
 
+def test_two_converters_for_the_same_calls():
+    manager = PluginManager()
+    with pytest.warns(PluginWarning, match=r"'relu' and 'relu' both claim aten::relu with equal priority"):
+        manager.register(make_plugin(converters=[relu, relu]), "twice")
+    apart = [converter(aten.relu.default, Domain(self=Tensor(dtypes)))(relu.function) for dtypes in (FLOATS, INTS)]
+    PluginManager(strict=True).register(make_plugin(converters=apart), "apart")
+
+
+def test_a_converter_by_name_is_held_to_the_schema_when_it_is_there():
+    misfit = converter("aten::relu", Domain(x=Tensor()))(lambda ctx, x: x)
+    manager = PluginManager()
+    with pytest.warns(PluginWarning, match=r"for aten::relu: its parameters after ctx are \['x'\]"):
+        manager.register(make_plugin(converters=[misfit]), "misfit")
+
+
+def anchored(name: str, **anchors):
+    return lowering_pass(name, **anchors)(nothing.function)
+
+
+def test_passes_that_cannot_be_ordered_disable_the_fewest_plugins():
+    """One that names what does not exist, and two that wait for each other; a third is as before."""
+    manager = PluginManager()
+    manager.register(make_plugin(lowering_passes=[anchored("x", after=["nowhere:y"])]), "lost")
+    manager.register(make_plugin(lowering_passes=[anchored("p", after=["b:q"])]), "a")
+    manager.register(make_plugin(lowering_passes=[anchored("q", after=["a:p"])]), "b")
+    manager.register(make_plugin(lowering_passes=[anchored("r", before=["a:p"])]), "healthy")
+    with pytest.warns(PluginWarning, match="the lowering passes cannot be ordered") as caught:
+        manager.settle_passes()
+    assert len(caught) == 2
+    assert [plugin.name for plugin in manager.plugins if plugin.error] == ["a", "lost"]
+    assert [item.id for item in Registry(manager.plugins).passes] == ["b:q", "healthy:r"]
+
+
+def test_what_the_user_says_of_passes_counts_before_a_plugin_is_disabled():
+    manager = PluginManager(strict=True)
+    for name in ("a", "b"):
+        manager.register(make_plugin(lowering_passes=[anchored("x", replaces="base:x")]), name)
+    manager.register(make_plugin(lowering_passes=[nothing, anchored("x")]), "base")
+    manager.settle_passes(disable=["b:x"])
+    with pytest.raises(PluginError, match=r"plugin 'a' is disabled: [^']*'a:x' and 'b:x' both replace"):
+        manager.settle_passes()
+
+
 def test_what_a_plugin_brings_is_stamped_with_its_name():
     manager = PluginManager(strict=True)
-    manager.register(make_plugin(converters=[relu, (relu,)], lowering_passes=[nothing]), "acme")
+    manager.register(make_plugin(converters=[relu, (cos,)], lowering_passes=[nothing]), "acme")
     (plugin,) = manager.plugins
     assert [c.plugin for c in plugin.converters] == ["acme", "acme"]
     assert plugin.passes[0].id == "acme:nothing"

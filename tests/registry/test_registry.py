@@ -317,3 +317,29 @@ def test_static_arguments_refuse_symbolic_numbers(call):
     exported = torch.export.export(Model(), (torch.ones(3),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     node = next(node for node in exported.graph.nodes if node.target is aten.mul.Scalar)
     assert codes(registry_of(mul).lookup(node)) == [ReasonCode.DYNAMIC_SHAPE]
+
+
+def test_a_domain_that_answers_differently_when_asked_twice_takes_nothing(call):
+    answers = itertools.cycle([True, False])
+    moody = Relation("a good mood", ("self",), holds=lambda call: next(answers))
+    registry = registry_of(converter(aten.relu.default, Domain(moody, self=Tensor()))(lambda ctx, self: self))
+    node = call(aten.relu.default, torch.ones(2))
+    assert codes(registry.lookup(node)) == [ReasonCode.RELATION]
+    assert codes(registry.lookup(call(aten.relu.default, torch.ones(2)))) == [ReasonCode.RELATION]
+    ((culprit, text),) = registry.faults.items()
+    assert culprit.id == "acme:aten::relu"
+    assert text.startswith("its domain, asked twice about one call, said yes, then relation: self")
+
+
+def test_a_converter_whose_op_is_loaded_later_and_does_not_fit_is_refused_with_the_reason(call):
+    registry = registry_of(converter("late_ops::f", Domain(y=Tensor()))(lambda ctx, y: y))
+
+    @torch.library.custom_op("late_ops::f", mutates_args=())
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    f.register_fake(torch.empty_like)
+    (reason,) = registry.lookup(call(torch.ops.late_ops.f.default, torch.ones(2))).reasons
+    assert reason.code is ReasonCode.NO_CONVERTER
+    assert "its parameters after ctx are ['y'], the schema's are ['x']" in reason.seen
+    assert [c.id for c in registry.faults] == ["acme:late_ops::f"]

@@ -147,7 +147,8 @@ def load_model(name: str) -> Any:
 
 
 def _settings(size: int, torch_op: list[str] | None, block: list[str] | None, prefer: list[str] | None) -> Any:
-    return {"min_block_size": size, "torch_ops": torch_op or (), "block": block or (), "prefer": prefer or ()}
+    given = {"min_block_size": size, "torch_ops": torch_op, "block": block, "prefer": prefer}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _precision(precision: str, exclude: list[str] | None, include: list[str] | None) -> Any:

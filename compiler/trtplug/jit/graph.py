@@ -26,6 +26,7 @@ from trtplug.lowering import Lifted, Mutation, apply_mutations, graphs, lower_li
 from trtplug.partition import link
 from trtplug.report import CompilationReport, NodeRecord
 from trtplug.reporting import versions
+from trtplug.turns import tracing_turn
 from trtplug_registry import Reason, ReasonCode
 
 _log = logging.getLogger(__name__)
@@ -100,8 +101,9 @@ class Graph:
         stamps = Stamps(self._frozen, inputs)
         session, lifted = self._session, self._lift(inputs)
         run = Compilation(session.settings, session.registry, None)
-        with run.stage("lower"):
-            lowered = lower_lifted(lifted, self._ranges, session.registry, session.settings)
+        strict = session.settings.strict_plugins
+        with run.stage("lower"), tracing_turn():
+            lowered = lower_lifted(lifted, self._ranges, session.registry, session.settings, strict=strict)
         device = next((value.device.type for value in inputs if isinstance(value, torch.Tensor)), "cpu")
         executor = pick_executor(session.registry, session.settings.executor, device)
         engines = run.build_all(lowered)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from trtplug.compilation import registry_for
+from trtplug.assembly import registry_for
 from trtplug.errors import InputError
 from trtplug.report import CompilationReport
 from trtplug.settings import Settings

@@ -44,6 +44,9 @@ class NetworkBuilder:
         self._counts: dict[str, int] = {}
         self._constants: dict[Any, Any] = {}
         self._frozen: dict[Any, torch.Tensor] = {}
+        self._own: set[Any] = set()
+        self._seen_layers = 0
+        self._finished = False
 
     def enter(self, node: Node) -> None:
         """Layers from here on come from this node."""
@@ -57,6 +60,19 @@ class NetworkBuilder:
         error.__cause__ = cause
         return error
 
+    def finish(self) -> None:
+        """No layer is added from here on, whoever has kept the builder."""
+        self._finished = True
+
+    def owns(self, tensor: Any) -> bool:
+        """Whether a tensor is of this network, and not of another one that somebody has kept."""
+        if tensor not in self._own:  # a layer inside a loop or conditional is made by that, not by `add`
+            for place in range(self._seen_layers, self.definition.num_layers):
+                layer = self.definition.get_layer(place)
+                self._own.update(layer.get_output(number) for number in range(layer.num_outputs))
+            self._seen_layers = self.definition.num_layers
+        return tensor in self._own
+
     # --- layers ---------------------------------------------------------------------------------------------------
 
     def add(self, kind: str, *args: Any, inputs: Mapping[int, Any] | None = None, **attributes: Any) -> Any:
@@ -65,6 +81,12 @@ class NetworkBuilder:
         Raises:
             ConversionError: TensorRT has no such layer, or refuses the layer, an input or an attribute.
         """
+        if self._finished:
+            raise self.fail("this network is finished: a converter kept it, and adds to it now")
+        for value in (*args, *(inputs or {}).values()):
+            for tensor in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(tensor, self.trt.ITensor) and not self.owns(tensor):
+                    raise self.fail(f"add_{kind}: the tensor {tensor.name!r} belongs to another network")
         method = getattr(self.definition, f"add_{kind}", None)
         if method is None:
             raise self.fail(f"TensorRT {self.trt.__version__} has no add_{kind}")
@@ -100,7 +122,9 @@ class NetworkBuilder:
         """Reads every output's shape, which makes TensorRT judge the layer."""
         for number in range(getattr(layer, "num_outputs", 0)):
             try:
-                tuple(layer.get_output(number).shape)
+                tensor = layer.get_output(number)
+                self._own.add(tensor)
+                tuple(tensor.shape)
             except (RuntimeError, ValueError) as error:  # RuntimeError since 1.7, ValueError before
                 raise self.fail(f"TensorRT refuses the layer {layer.name!r}", error) from error
         if self.logger.errors:
@@ -160,6 +184,7 @@ class NetworkBuilder:
         tensor = self.definition.add_input(name, trt_dtype(dtype), tuple(shape))
         if tensor is None or self.logger.errors:
             raise self.fail(f"TensorRT refuses an input {dtype}{list(shape)}")
+        self._own.add(tensor)
         return tensor
 
     def mark_output(self, tensor: Any, name: str) -> Any:

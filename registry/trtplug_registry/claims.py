@@ -1,0 +1,57 @@
+"""Who claims one overload, in which order, and who refuses whom."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Any
+
+from torch._ops import OpOverload
+from torch.fx import Node
+
+from trtplug_registry.converter import Converter
+
+
+class Claims:
+    """The converters that claim one overload, in the order in which they are asked.
+
+    Args:
+        overload: that is claimed.
+        converters: in their order.
+        decided: plugins that the user prefers, which therefore conflict with nobody.
+    """
+
+    __slots__ = ("conflicts", "converters", "names", "pinned", "uses")
+
+    def __init__(self, overload: OpOverload, converters: Sequence[Converter], decided: Container[str] = ()) -> None:
+        arguments = overload._schema.arguments
+        self.names = [argument.name for argument in arguments]
+        self.converters = tuple(converters)
+        self.pinned = [
+            {a.name: a.default_value for a in arguments if a.name not in c.domain.arguments} for c in converters
+        ]
+        self.uses = any(c.domain.outputs for c in converters)
+        self.conflicts: dict[Converter, Converter] = {}
+        for one, two in rivals(self.converters, decided):
+            self.conflicts[one] = two
+            self.conflicts[two] = one
+
+    def bind(self, overload: OpOverload, node: Node, describe: Callable[[Any], Any]) -> dict[str, Any]:
+        """The call's arguments by name, described, defaults filled in."""
+        args, kwargs = node.args, node.kwargs
+        call = {name: describe(value) for name, value in zip(self.names, args, strict=False)}
+        for name, value in kwargs.items():
+            call[name] = describe(value)
+        if len(call) < len(self.names):
+            for argument in overload._schema.arguments:
+                if argument.name not in call:
+                    call[argument.name] = argument.default_value
+        return call
+
+
+def rivals(converters: Sequence[Converter], decided: Container[str]) -> Iterator[tuple[Converter, Converter]]:
+    """Pairs of third parties of equal priority whose domains overlap, neither of them preferred."""
+    third = [c for c in converters if not c.built_in and c.plugin not in decided]
+    for one, two in itertools.combinations(third, 2):
+        if one.plugin != two.plugin and one.priority == two.priority and not one.domain.disjoint(two.domain):
+            yield one, two

@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from trtplug_registry.converter import qualified_name
 from trtplug_registry.errors import UnknownNameError
-from trtplug_registry.registry import overloads_named
+from trtplug_registry.exclusions import overloads_named
 
 REGEX = "re:"
 

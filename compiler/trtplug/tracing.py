@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -239,7 +240,33 @@ def _bind(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any) -> ExportedProgram:
-    return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    exported = torch.export.export(model, *_apart(args, kwargs), dynamic_shapes=dynamic_shapes, strict=False)
+    if torch._C._is_any_autocast_enabled():  # export leaves the casts of an autocast around it to who runs the program
+        with warnings.catch_warnings():
+            # torch's own pytree, while it copies the program
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            exported = exported.run_decompositions({})
+    return exported
+
+
+def _apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The examples, none sharing memory with another: export refuses a write to memory that two inputs share.
+
+    That they do share it in a call is then checked in each call of a model that writes to its inputs.
+    """
+    seen: set[int] = set()
+
+    def apart(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or leaf.layout is not torch.strided:
+            return leaf
+        memory = leaf.untyped_storage()._cdata
+        if memory not in seen:
+            seen.add(memory)
+            return leaf
+        return leaf.detach().clone().requires_grad_(leaf.requires_grad)
+
+    changed: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map(apart, (args, kwargs))
+    return changed
 
 
 @contextlib.contextmanager

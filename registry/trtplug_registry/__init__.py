@@ -17,7 +17,6 @@ from trtplug_registry.errors import (
     UnknownNameError,
     unknown_name,
 )
-from trtplug_registry.exclusions import overloads_named
 from trtplug_registry.executor import Engine, Executor
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
@@ -39,7 +38,7 @@ from trtplug_registry.relations import (
     tensors_in,
 )
 from trtplug_registry.rules import Match, RewriteRule, rewrite_rule, rule_pass
-from trtplug_registry.selection import Selection
+from trtplug_registry.selection import Selection, overloads_named
 from trtplug_registry.specs import (
     ALL,
     BOOL,

@@ -23,6 +23,7 @@ from trtplug_registry.passes import LoweringPass
 from trtplug_registry.pipeline import order_passes
 
 DISTRIBUTION = "trtplug"
+CONTRACT_NAME = "trtplug_contract"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Plugin:
         name: of its entry point; unique.
         distribution, version: of the package that holds it; "" for one registered by hand.
         built_in: whether it came with trtplug.
+        contract: the version of the plugin contract that it states; None where it could not be asked.
         error: why it is disabled, or "". A disabled plugin brings nothing.
         seconds: how long it took to import and ask.
     """
@@ -41,6 +43,7 @@ class Plugin:
     distribution: str = ""
     version: str = ""
     built_in: bool = False
+    contract: Any = None
     converters: tuple[Converter, ...] = ()
     passes: tuple[LoweringPass, ...] = ()
     decompositions: Mapping[OpOverload, Callable[..., Any]] = dataclasses.field(default_factory=dict)
@@ -150,14 +153,17 @@ class PluginManager:
             holder = self._plugins[name].distribution or "this program"
             self._disable(f"{name}@{distribution}", facts, f"its name is taken by the plugin of {holder!r}")
             return
+        loaded = None
         try:
             loaded = plugin() if lazy else plugin
             brought = _ask(loaded, name, built_in=built_in)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything at import, SystemExit included
+            facts |= {"contract": getattr(loaded, CONTRACT_NAME, None), "seconds": time.perf_counter() - start}
             self._disable(name, facts, _describe(error), error)
             return
+        facts["contract"] = CONTRACT
         self._plugins[name] = Plugin(**facts, **brought, seconds=time.perf_counter() - start)
 
     def _disable(self, name: str, facts: dict[str, Any], why: str, cause: BaseException | None = None) -> None:
@@ -170,7 +176,7 @@ class PluginManager:
 
 
 def _identity(plugin: Plugin) -> dict[str, Any]:
-    return {name: getattr(plugin, name) for name in ("name", "distribution", "version", "built_in")}
+    return {name: getattr(plugin, name) for name in ("name", "distribution", "version", "built_in", "contract")}
 
 
 def _describe(error: BaseException) -> str:
@@ -197,7 +203,7 @@ def _check_converters(converters: Iterable[Converter]) -> None:
 
 def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
     """What one plugin brings, validated and stamped with its name."""
-    contract = getattr(plugin, "trtplug_contract", None)
+    contract = getattr(plugin, CONTRACT_NAME, None)
     if contract is None:
         raise PluginError(f"it does not state its contract version; add: trtplug_contract = {CONTRACT}")
     if contract != CONTRACT:

@@ -15,13 +15,13 @@ from torch.fx import Node
 from trtplug_registry.claims import Claims
 from trtplug_registry.converter import Converter, check_signature, qualified_name, resolve
 from trtplug_registry.errors import DeclarationError, unknown_name
-from trtplug_registry.exclusions import Exclusions
 from trtplug_registry.facts import Opaque, SymbolicSize, describe_node, describe_value
 from trtplug_registry.fingerprint import fingerprint
 from trtplug_registry.passes import LoweringPass
 from trtplug_registry.pipeline import order_passes
 from trtplug_registry.plugins import Plugin
 from trtplug_registry.relations import tensors_in
+from trtplug_registry.selection import Selection
 from trtplug_registry.specs import seen
 from trtplug_registry.support import Reason, ReasonCode, Support, Supported, Unsupported, refuse
 
@@ -60,8 +60,7 @@ class Registry:
     Args:
         plugins: what was found, in any order.
         prefer: names of plugins whose converters come first, in this order.
-        exclude: ops (``"aten::add"`` for all overloads, ``"aten::add.Tensor"`` for one; dots for colons too) and module
-            paths (``"encoder.layer.0"``, with everything under it) that stay in Torch.
+        exclude: ops and module paths that stay in Torch, named as `Selection` has it.
         capabilities: the TensorRT at hand; None means that every name that a converter `needs` is there.
         disable_passes: ids of lowering passes that do not run.
         pass_order: ``"a:x < b:y"``: the pass ``a:x`` runs before ``b:y``, whatever they say themselves.
@@ -102,7 +101,7 @@ class Registry:
         self.executors = tuple(
             sorted((e for p in self.plugins for e in p.executors), key=lambda e: (-e.priority, e.plugin, e.name))
         )
-        self._exclusions = Exclusions(exclude)
+        self._exclusions = Selection(exclude)
         self._faults: dict[Converter, str] = {}
         self._distrusted: dict[Converter, Reason] = {}
         self._claims, self._unloaded = self._index()
@@ -159,7 +158,7 @@ class Registry:
 
     def unavailable(self, op: OpOverload, converter: Converter) -> Reason | None:
         """Why a converter that claims an op takes no call of it whatever its arguments, or None."""
-        if op in self._exclusions.ops:
+        if self._exclusions.has_op(op):
             return Reason(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps {qualified_name(op)} in Torch")
         claims = self._find_claims(op)
         return None if claims is None else self._standing(claims, converter)
@@ -261,9 +260,9 @@ class Registry:
         op = node.target
         if node.op != "call_function" or not isinstance(op, OpOverload):
             return refuse(ReasonCode.NO_CONVERTER, seen=f"{_name(node)} is not an ATen or custom op")
-        excluded = self._exclusions.reason(node, op)
+        excluded = self._exclusions.match(node) if self._exclusions else None
         if excluded is not None:
-            return Unsupported((excluded,))
+            return refuse(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps {excluded} in Torch")
         claims = self._find_claims(op)
         if claims is None or not claims.converters:
             unfit = "; ".join(self._faults[c] for c in self._faults if c.target_name == qualified_name(op))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 
-from torch._ops import OpOverload
+import torch
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx import Node
 
 from trtplug_registry.converter import qualified_name
-from trtplug_registry.errors import UnknownNameError
-from trtplug_registry.exclusions import overloads_named
+from trtplug_registry.errors import UnknownNameError, unknown_name
 
 REGEX = "re:"
 
@@ -44,6 +45,10 @@ class Selection:
                     raise
                 self._paths.append(name)
 
+    def has_op(self, op: OpOverload) -> bool:
+        """Whether an op is picked by its name, wherever it stands."""
+        return op in self._ops
+
     def __bool__(self) -> bool:
         return bool(self.names)
 
@@ -68,3 +73,29 @@ def module_paths(node: Node) -> Iterator[str]:
     """The paths of the modules that a node came from, outermost first."""
     for path, _ in (node.meta.get("nn_module_stack") or {}).values():
         yield path.removeprefix("L['self'].")
+
+
+def overloads_named(name: str) -> tuple[OpOverload, ...]:
+    """All overloads that a setting's name means: ``aten::add`` all of them, ``aten::add.Tensor`` one.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    normal = name.replace("::", ".")
+    space, _, rest = normal.partition(".")
+    if not rest:
+        raise unknown_name("op", name, ())
+    op, _, overload = rest.partition(".")
+    packet = getattr(getattr(torch.ops, space), op, None)
+    if not isinstance(packet, OpOverloadPacket):
+        near = {f"{space}::{other}" for other in dir(getattr(torch.ops, space))} | {f"aten::{o}" for o in _aten_names()}
+        raise unknown_name("op", f"{space}::{op}", near)
+    if overload and overload not in packet.overloads():
+        raise unknown_name("overload", f"{space}::{op}.{overload}", {f"{space}::{op}.{o}" for o in packet.overloads()})
+    return tuple(getattr(packet, item) for item in ([overload] if overload else packet.overloads()))
+
+
+@functools.cache
+def _aten_names() -> frozenset[str]:
+    schemas = torch._C._jit_get_all_schemas()
+    return frozenset(s.name.removeprefix("aten::") for s in schemas if s.name.startswith("aten::"))

@@ -1,4 +1,4 @@
-"""The command line: ``trtplug compile | explain | plugins``."""
+"""The command line: ``trtplug compile | explain | plugins | doctor | certify | new-plugin``."""
 
 from __future__ import annotations
 
@@ -99,16 +99,28 @@ def explain(
 
 @app.command()
 def plugins(json: AsJson = False) -> None:
-    """List the installed plugins: where they come from, what they bring, and why one is disabled."""
-    from trtplug.cli.listing import plugin_rows, print_plugins
+    """List the installed plugins: where they come from, what they bring, whom they override, why one is disabled."""
+    from trtplug.cli.listing import assembled, plugin_rows, print_plugins
 
-    rows = plugin_rows()
-    if json:
-        import json as encoder
+    rows = plugin_rows(*assembled())
+    _print_json(rows) if json else print_plugins(rows)
 
-        typer.echo(encoder.dumps(rows, indent=2))
-    else:
-        print_plugins(rows)
+
+@app.command("doctor")
+def doctor_command(json: AsJson = False) -> None:
+    """Examine environment and plugins; say what is wrong and what to do. Exits with 1 where there is an error."""
+    from trtplug.cli.doctor import examine, print_doctor
+
+    report = examine()
+    _print_json(report) if json else print_doctor(report)
+    if any(item["severity"] == "error" for item in report["problems"]):
+        raise typer.Exit(1)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2))
 
 
 def load_model(name: str) -> Any:

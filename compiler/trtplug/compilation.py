@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from trtplug.assembly import registry_for
+from trtplug.cache import Finished, Found
 from trtplug.compiled import CompiledModule
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine, EngineModule
@@ -80,6 +81,7 @@ def compile(
     assembled = registry if registry is not None else registry_for(chosen)
     pick_executor(assembled, chosen.executor)  # a bad name costs nothing yet
     run = Compilation(chosen, assembled, progress)
+    run.finished.open()
     lowered = run.prepare(model, args, kwargs, inputs, dynamic_shapes)
     executor = pick_executor(assembled, chosen.executor, _device_type(lowered))
     engines = run.build_all(lowered)
@@ -115,6 +117,7 @@ class _Built:
 
     engine: CompiledEngine
     seconds: float
+    cached: bool = False
 
 
 class Compilation:
@@ -126,6 +129,7 @@ class Compilation:
         self.quarantine: dict[Node, Reason] = {}
         self.warnings: list[str] = []
         self.blamed: collections.Counter[Converter | None] = collections.Counter()
+        self.finished = Finished(settings, registry)
         self.parts: Partition
         self._built: dict[tuple[Any, ...], _Built] = {}
 
@@ -183,9 +187,13 @@ class Compilation:
     def _build(self, lowered: Lowered, block: Block) -> _Built | tuple[Node, ReasonCode, Exception]:
         """The finished block, or the node to blame, why, and the error."""
         start = time.perf_counter()
+        graph = extract(lowered.graph_module, block)
+        found = self._find(lowered, graph)
+        if found.engine is not None:
+            return _Built(found.engine, time.perf_counter() - start, cached=True)
         try:
             with self.stage("convert"):
-                network = self._convert(lowered, block)
+                network = self._convert(lowered, block, graph)
         except ConversionError as error:
             return self._original(lowered, block, error.node), ReasonCode.CONVERSION_FAILED, error
         try:
@@ -200,9 +208,18 @@ class Compilation:
             reference = network.lift()
         name = f"engine_{block.index}"
         engine = CompiledEngine(name, network.inputs, network.outputs, plan, reference, network.num_layers)
+        if found.work is not None:
+            with self.stage("cache"):
+                self.finished.keep(found, engine)
         return _Built(engine, time.perf_counter() - start)
 
-    def _convert(self, lowered: Lowered, block: Block) -> Network:
+    def _find(self, lowered: Lowered, graph: GraphModule) -> Found:
+        if self.finished.cache is None:
+            return Found()
+        with self.stage("cache"):
+            return self.finished.find(graph, lowered.ranges)
+
+    def _convert(self, lowered: Lowered, block: Block, graph: GraphModule) -> Network:
         verdicts = {node.name: self.registry.lookup(node) for node in (*block.nodes, *block.copies)}
 
         def converter_of(node: Node) -> Converter:
@@ -211,7 +228,6 @@ class Compilation:
                 raise ConversionError(str(verdicts[node.name]), node)
             return converter
 
-        graph = extract(lowered.graph_module, block)
         return convert(graph, converter_of, ranges=lowered.ranges, name=f"engine_{block.index}")
 
     def _plan(self, network: Network) -> bytes:
@@ -247,7 +263,7 @@ class Compilation:
         parts = partition(lowered.graph_module, nodes.__contains__, min_block_size=1)
         try:
             for block in parts.blocks:
-                self._plan(self._convert(lowered, block))
+                self._plan(self._convert(lowered, block, extract(lowered.graph_module, block)))
         except (ConversionError, BuildError):
             return False
         return True
@@ -308,7 +324,10 @@ class Compilation:
     ) -> CompilationReport:
         """What was done, and why; with `suggestions`, also what would change a verdict."""
         seconds = {id(built.engine.plan): built.seconds for built in self._built.values()}
-        facts = Facts(self.registry, self.settings, self.parts, self.quarantine, self.stages, tuple(self.warnings))
+        cached = frozenset(id(built.engine.plan) for built in self._built.values() if built.cached)
+        facts = Facts(
+            self.registry, self.settings, self.parts, self.quarantine, self.stages, tuple(self.warnings), cached
+        )
         return make_report(facts, lowered, engines, seconds, executor, suggestions=suggestions)
 
 

@@ -52,7 +52,8 @@ class EngineRecord:
         inputs, outputs: names, dtypes and shapes, in words.
         layers: layers of the TensorRT network; 0 in a dry run.
         bytes: size of the serialized engine; 0 in a dry run.
-        seconds: conversion and build.
+        seconds: conversion and build, or how long it took to read it.
+        cached: whether it was read from the cache instead of being built.
     """
 
     index: int
@@ -62,6 +63,7 @@ class EngineRecord:
     layers: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    cached: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

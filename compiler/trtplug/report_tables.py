@@ -53,7 +53,7 @@ def _engines(report: CompilationReport) -> Table:
             str(len(engine.nodes)),
             str(engine.layers or "–"),
             f"{engine.bytes:,}" if engine.bytes else "–",
-            f"{engine.seconds:.2f}" if engine.seconds else "–",
+            f"{engine.seconds:.2f}{' (cached)' if engine.cached else ''}" if engine.seconds else "–",
             _counted(dtypes),
             escape(_counted(ops)),
         )

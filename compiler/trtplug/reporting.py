@@ -32,6 +32,7 @@ class Facts:
         quarantine: nodes that failed to convert or build, and how.
         stages: seconds of each stage.
         warnings: what the user was warned of.
+        cached: the engines that were not built, by the identity of their plans.
     """
 
     registry: Registry
@@ -40,6 +41,7 @@ class Facts:
     quarantine: Mapping[Node, Reason]
     stages: Mapping[str, float]
     warnings: tuple[str, ...]
+    cached: frozenset[int] = frozenset()
 
 
 def make_report(
@@ -75,7 +77,8 @@ def make_report(
             for node in computing
         ),
         tuple(
-            _engine_record(block, lowered, engines[block.index] if engines else None, seconds) for block in parts.blocks
+            _engine_record(block, lowered, engines[block.index] if engines else None, seconds, facts.cached)
+            for block in parts.blocks
         ),
         dict(facts.stages),
         tuple(dataclasses.asdict(item) for item in lowered.passes),
@@ -89,7 +92,11 @@ def make_report(
 
 
 def _engine_record(
-    block: Block, lowered: Lowered, engine: CompiledEngine | None, seconds: Mapping[int, float]
+    block: Block,
+    lowered: Lowered,
+    engine: CompiledEngine | None,
+    seconds: Mapping[int, float],
+    cached: frozenset[int],
 ) -> EngineRecord:
     return EngineRecord(
         block.index,
@@ -99,6 +106,7 @@ def _engine_record(
         engine.num_layers if engine else 0,
         len(engine.plan) if engine else 0,
         seconds.get(id(engine.plan), 0.0) if engine else 0.0,
+        engine is not None and id(engine.plan) in cached,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -39,6 +40,8 @@ class Settings:
             ops are computed in float32.
         precision_exclude: ops, module paths and ``"re:…"`` regular expressions that `precision` leaves as they are.
         precision_include: the same, for what is computed in `precision` although it is range-sensitive.
+        cache_dir: a folder where finished engines are kept, and found again by all that they were made of, or None.
+        cache_bytes: most bytes that the entries of `cache_dir` may have; those not used for longest go first.
         verify: run the graph after every lowering pass and compare; names the first pass that changes a result.
     """
 
@@ -56,6 +59,8 @@ class Settings:
     precision: str = "keep"
     precision_exclude: tuple[str, ...] = ()
     precision_include: tuple[str, ...] = ()
+    cache_dir: str | None = None
+    cache_bytes: int = 10 * 2**30
     verify: bool = False
 
     @classmethod
@@ -81,6 +86,8 @@ class Settings:
             raise SettingsError(f"min_block_size={self.min_block_size}: must be at least 1")
         if self.on_failure not in ON_FAILURE:
             raise SettingsError(f"on_failure={self.on_failure!r}: must be one of {', '.join(ON_FAILURE)}")
+        if self.cache_bytes <= 0:
+            raise SettingsError(f"cache_bytes={self.cache_bytes}: must be positive")
         if self.workspace_bytes is not None and self.workspace_bytes <= 0:
             raise SettingsError(f"workspace_bytes={self.workspace_bytes}: must be positive, or None")
         if self.precision not in PRECISIONS:
@@ -100,6 +107,10 @@ class Settings:
 def _checked(name: str, value: Any, default: Any) -> Any:
     if name == "precision":
         value = "keep" if value is None else str(value).removeprefix("torch.")
+    if name == "cache_dir" and value is not None:
+        if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+            raise SettingsError(f"{name}={value!r}: must be the path of a folder, or None")
+        return os.fspath(value)
     if isinstance(default, tuple):
         if isinstance(value, str) or not all(isinstance(item, str) for item in value):
             raise SettingsError(f"{name}={value!r}: must be a list of names")

@@ -42,6 +42,10 @@ Include = Annotated[
 ]
 Nodes = Annotated[bool, typer.Option("--nodes", help="Also print every node with its dtype.")]
 
+CacheDir = Annotated[
+    Path | None, typer.Option("--cache-dir", help="A folder where finished engines are kept and found again.")
+]
+
 
 @app.command()
 def compile(
@@ -57,6 +61,7 @@ def compile(
     precision_exclude: Exclude = None,
     precision_include: Include = None,
     nodes: Nodes = False,
+    cache_dir: CacheDir = None,
     json: AsJson = False,
     html: Html = None,
 ) -> None:
@@ -67,6 +72,7 @@ def compile(
     program = load_model(model)
     settings = _settings(min_block_size, torch_op, block, prefer)
     settings |= _precision(precision, precision_exclude, precision_include)
+    settings["cache_dir"] = cache_dir
     with build_progress(enabled=not json and sys.stderr.isatty()) as progress:
         compiled = trtplug.compile(program, progress=progress, **settings)
     _show(compiled.report, json, html, nodes)

@@ -1,0 +1,17 @@
+"""Finished engines on disk, found again by a description of all that they were made of. See ``docs/cache.md``."""
+
+from trtplug.cache.finished import Finished, Found
+from trtplug.cache.store import CacheWarning, EngineCache
+from trtplug.cache.work import Circumstances, Undescribable, Work, circumstances, describe
+
+__all__ = [
+    "CacheWarning",
+    "Circumstances",
+    "EngineCache",
+    "Finished",
+    "Found",
+    "Undescribable",
+    "Work",
+    "circumstances",
+    "describe",
+]

@@ -219,7 +219,7 @@ EXAMPLES = (
     ),
     Example("lstm", lambda: nn.LSTM(4, 5, batch_first=True).eval(), lambda: (_x(2, 3, 4),)),
     Example("counters", Counters, lambda: (_x(1, 2),)),
-    Example("writes slice", WritesSlice, lambda: (_x(2, 4),), retraces=True),
+    Example("writes slice", WritesSlice, lambda: (_x(2, 4),)),
     Example("writes input", WritesInput, lambda: (_x(2, 4),)),
     Example("outputs", Outputs, lambda: (_x(2, 4),)),
     Example("nested", Nested, lambda: ({"x": _x(2), "l": [_x(2), _x(2)]},), lambda: {"c": _x(2)}),
@@ -239,6 +239,6 @@ EXAMPLES = (
     Example("constants", Constants, lambda: (_x(3, 4),)),
     Example("random", Random, lambda: (_x(4),)),
     Example("strides", Strides, lambda: (_x(4, 2),)),
-    Example("cache", Cache, lambda: (_x(2, 4),), retraces=True),
+    Example("cache", Cache, lambda: (_x(2, 4),)),
     Example("dtypes", Dtypes, lambda: (_x(2, 4),)),
 )

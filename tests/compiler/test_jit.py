@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import trtplug
-from trtplug.jit import TorchOnlyWarning, session
+from trtplug.jit import TorchOnlyWarning, session, sizes
 from trtplug.network import Network
 from trtplug_registry import ReasonCode
 
@@ -45,6 +45,38 @@ def test_equals_eager_as_sizes_change(dynamic):
     for size in (3, 5, 2, 1):
         x = torch.randn(size, 4)
         torch.testing.assert_close(fast(x), eager(x))
+
+
+def test_a_size_that_nothing_bounds_gets_a_guarded_maximum(monkeypatch):
+    monkeypatch.setattr(sizes, "MAX_SIZE", 8)
+    eager = model()
+    fast = compiled(eager, dynamic=True)
+    for size, graphs in ((3, 1), (8, 1), (9, 2), (18, 2), (19, 3), (4, 3)):
+        x = torch.randn(size, 4)
+        torch.testing.assert_close(fast(x), eager(x))
+        assert len(trtplug.reports(fast)) == graphs
+
+
+def test_marked_dimensions_and_their_bounds():
+    eager = model()
+    fast = compiled(eager)
+    for size in (3, 7, 16):
+        x = torch.randn(size, 4)
+        torch._dynamo.mark_dynamic(x, 0, min=2, max=16)
+        torch.testing.assert_close(fast(x), eager(x))
+    (report,) = trtplug.reports(fast)
+    assert report.engines[0].inputs[0].startswith("l_args_0_: float32[s")
+
+
+def test_maxima_are_lower_where_no_engine_takes_them():
+    """Three open dimensions of 8192 are more elements than TensorRT counts."""
+    fast = compiled(lambda x: x.relu() * 2, dynamic=True)
+    seen = []
+    convert = trtplug.compilation.convert
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trtplug.compilation, "convert", lambda *a, **k: seen.append(k["ranges"]) or convert(*a, **k))
+        fast(torch.randn(2, 3, 4))
+    assert [span.max for span in seen[0].values()] == [1024, 1024, 1024]
 
 
 def test_a_parameter_changed_in_place_never_yields_a_stale_answer():

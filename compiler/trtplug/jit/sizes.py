@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,33 +14,45 @@ from trtplug.ranges import Range
 
 MAX_SIZE = 8192
 """The maximum of a size that nothing bounds, unless the size that was seen is larger; it becomes a guard."""
+MOST_ELEMENTS = 2**31
+"""Where an input would have more elements at those maxima, which no engine takes, they are lower."""
 
 _UNBOUNDED = 2**31
 
 
 def bounded(fakes: Sequence[Any]) -> dict[sympy.Symbol, Range]:
-    """A finite range for every symbol in the inputs' shapes. A maximum that is ours becomes a guard of Dynamo's."""
+    """A finite range for every symbol in the inputs' shapes. A maximum that is ours becomes a guard of Dynamo's.
+
+    A call beyond it compiles again, for twice the size that it has.
+    """
+    shapes = [value.shape for value in fakes if isinstance(value, torch.Tensor)]
+    sizes = [size for size in (*fakes, *itertools.chain(*shapes)) if isinstance(size, torch.SymInt)]
+    limit = MAX_SIZE
+    while limit > 1 and any(_elements(shape, limit) >= MOST_ELEMENTS for shape in shapes):
+        limit //= 2
     ranges: dict[sympy.Symbol, Range] = {}
-    for value in fakes:
-        sizes = value.shape if isinstance(value, torch.Tensor) else [value]
-        for size in sizes:
-            if isinstance(size, torch.SymInt):
-                _bound(size, ranges)
+    for size in sizes:
+        for symbol in sorted(size.node.expr.free_symbols, key=str):
+            span = ranges.setdefault(symbol, _range(symbol, size, limit))
+            if size.node.expr == symbol:
+                assert size <= span.max  # evaluated now, so that it is a guard
     return ranges
 
 
-def _bound(size: torch.SymInt, ranges: dict[sympy.Symbol, Range]) -> None:
+def _range(symbol: sympy.Symbol, size: torch.SymInt, limit: int) -> Range:
     environment = size.node.shape_env
-    for symbol in sorted(size.node.expr.free_symbols, key=str):
-        if symbol in ranges:
-            continue
-        span = environment.var_to_range[symbol]
-        hint = int(_hints(environment).get(symbol, 0) or 0)
-        low = max(int(span.lower), 0)
-        high = int(span.upper) if float(span.upper) < _UNBOUNDED else max(MAX_SIZE, 2 * hint)
-        if float(span.upper) >= _UNBOUNDED and size.node.expr == symbol:
-            assert size <= high  # evaluated now, so that it is a guard: a larger size compiles again
-        ranges[symbol] = Range(low, min(max(hint, low), high), high)
+    span = environment.var_to_range[symbol]
+    hint = int(_hints(environment).get(symbol, 0) or 0)
+    low = max(int(span.lower), 0)
+    high = int(span.upper) if float(span.upper) < _UNBOUNDED else max(limit, 2 * hint, low)
+    return Range(low, min(max(hint, low), high), high)
+
+
+def _elements(shape: Sequence[Any], limit: int) -> int:
+    """Of a tensor whose open sizes are at their maxima; a size that is an expression counts as 1."""
+    sizes = [size for size in shape if not isinstance(size, torch.SymInt)]
+    symbols = [size for size in shape if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol]
+    return math.prod(map(int, sizes)) * math.prod(_range(size.node.expr, size, limit).max for size in symbols)
 
 
 def _hints(environment: Any) -> Any:

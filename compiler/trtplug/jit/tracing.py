@@ -8,7 +8,7 @@ about half a second; composite ops stay whole there too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -90,6 +90,7 @@ def _before_dispatch(graph_module: fx.GraphModule, fakes: Sequence[Any]) -> fx.G
 
     with mode, enable_python_dispatcher(), torch.no_grad(), preserve_node_meta():
         traced = make_fx(run, tracing_mode="real", pre_dispatch=True, _allow_non_fake_inputs=True)(*fakes)
+    _take_names(traced, graph_module)
     results = graphs.output_node(traced.graph).args[0]
     _set_output(traced, tuple(results) if isinstance(results, list | tuple) else (results,))
     return traced
@@ -115,13 +116,15 @@ def _through_autograd(graph_module: fx.GraphModule, fakes: Sequence[Any]) -> Tra
     count = len(names)
     places = {str(name): place for place, name in enumerate(signature.user_inputs)}
     _set_output(traced, (*results[count:], *results[:count]))
-    for node, original in zip(traced.graph.find_nodes(op="placeholder"), _names(graph_module)):
-        node._rename(original)
+    _take_names(traced, graph_module)
     return Traced(traced, tuple(places[names[str(node)]] for node in results[:count]))
 
 
-def _names(graph_module: fx.GraphModule) -> Iterator[str]:
-    return (node.name for node in graph_module.graph.find_nodes(op="placeholder"))
+def _take_names(traced: fx.GraphModule, graph_module: fx.GraphModule) -> None:
+    """Calls the inputs as Dynamo does."""
+    pairs = zip(traced.graph.find_nodes(op="placeholder"), graph_module.graph.find_nodes(op="placeholder"))
+    for node, original in pairs:
+        node._rename(original.name)
 
 
 def _set_output(graph_module: fx.GraphModule, results: tuple[Any, ...]) -> None:

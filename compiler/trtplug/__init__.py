@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ModuleError,
         SettingsError,
         TraceError,
+        WeightsError,
     )
     from trtplug.jit.session import reports
     from trtplug.ranges import Range
@@ -54,6 +55,7 @@ __all__ = [
     "SettingsError",
     "TraceError",
     "TrtplugError",
+    "WeightsError",
     "compile",
     "explain",
     "load",
@@ -78,6 +80,7 @@ _HOME = {
         "ModuleError",
         "SettingsError",
         "TraceError",
+        "WeightsError",
     ),
     "trtplug.jit.session": ("reports",),
     "trtplug.ranges": ("Range",),

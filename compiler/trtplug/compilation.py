@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from trtplug.assembly import registry_for
-from trtplug.cache import Finished, Found
+from trtplug.cache import Finished, Found, Kept
 from trtplug.compiled import CompiledModule
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine, EngineModule
@@ -31,6 +31,7 @@ from trtplug.reporting import Facts, make_report
 from trtplug.settings import Settings
 from trtplug.tracing import Program, as_program, trace
 from trtplug.turns import tracing_turn
+from trtplug.weights import Recipe
 from trtplug_registry import (
     Converter,
     PluginError,
@@ -82,14 +83,7 @@ def compile(
     pick_executor(assembled, chosen.executor)  # a bad name costs nothing yet
     run = Compilation(chosen, assembled, progress)
     run.finished.open()
-    lowered = run.prepare(model, args, kwargs, inputs, dynamic_shapes)
-    executor = pick_executor(assembled, chosen.executor, _device_type(lowered))
-    engines = run.build_all(lowered)
-    with run.stage("link"):
-        runners = [EngineModule(engine, executor) for engine in engines]
-        linked = link(lowered.graph_module, run.parts, runners)
-    report = run.report(lowered, engines, executor.name)
-    return CompiledModule(linked, lowered, tuple(engines), report)
+    return run.finish(run.program(model, args, kwargs, inputs, dynamic_shapes))
 
 
 def explain(
@@ -105,7 +99,7 @@ def explain(
     """A dry run of `compile`: the partition, and the reasons for what stays in Torch. Builds nothing."""
     chosen = Settings.of(settings)
     run = Compilation(chosen, registry if registry is not None else registry_for(chosen), None)
-    lowered = run.prepare(model, args, kwargs, inputs, dynamic_shapes)
+    lowered = run.lower(run.program(model, args, kwargs, inputs, dynamic_shapes))
     with run.stage("partition"):
         run.partition(lowered)
     return run.report(lowered, (), "", suggestions=True)
@@ -121,15 +115,29 @@ class _Built:
 
 
 class Compilation:
-    """One run of the pipeline: its stage times, its quarantine, and the blocks that are done."""
+    """One run of the pipeline: its stage times, its quarantine, and the blocks that are done.
 
-    def __init__(self, settings: Settings, registry: Registry, progress: Progress | None) -> None:
+    Args:
+        settings, registry, progress: as for `compile`.
+        kept: engines of an earlier run, to be used again where nothing that they are made of has changed.
+        failed: the quarantine of an earlier run, by the names of its nodes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        progress: Progress | None,
+        kept: Kept | None = None,
+        failed: Mapping[str, Reason] | None = None,
+    ) -> None:
         self.settings, self.registry, self.progress = settings, registry, progress
         self.stages: dict[str, float] = {}
         self.quarantine: dict[Node, Reason] = {}
+        self._failed = dict(failed or {})
         self.warnings: list[str] = []
         self.blamed: collections.Counter[Converter | None] = collections.Counter()
-        self.finished = Finished(settings, registry)
+        self.finished = Finished(settings, registry, kept)
         self.parts: Partition
         self._built: dict[tuple[Any, ...], _Built] = {}
 
@@ -143,16 +151,32 @@ class Compilation:
 
     # --- stages -----------------------------------------------------------------------------------------------------
 
-    def prepare(self, model: Any, args: Any, kwargs: Any, inputs: Any, dynamic_shapes: Any) -> Lowered:
-        with self.stage("trace"), tracing_turn():
+    def program(self, model: Any, args: Any, kwargs: Any, inputs: Any, dynamic_shapes: Any) -> Program:
+        with self.stage("trace"):
             if isinstance(model, Program):
-                program = model
-            elif isinstance(model, ExportedProgram):
-                program = as_program(model)
-            else:
-                program = trace(model, args, kwargs, inputs=inputs, dynamic_shapes=dynamic_shapes)
-        with self.stage("lower"), tracing_turn():
-            return lower(program, self.registry, self.settings, strict=self.settings.strict_plugins)
+                return model
+            if isinstance(model, ExportedProgram):
+                return as_program(model)
+            return trace(model, args, kwargs, inputs=inputs, dynamic_shapes=dynamic_shapes)
+
+    def lower(self, program: Program) -> Lowered:
+        with self.stage("lower"):
+            return lower(program, self.registry, self.settings)
+
+    def finish(self, program: Program, runners: Sequence[EngineModule] = ()) -> CompiledModule:
+        """The rest of the pipeline. `runners` serve again where they run an engine that is found to serve again."""
+        lowered = self.lower(program)
+        executor = pick_executor(self.registry, self.settings.executor, _device_type(lowered))
+        engines = self.build_all(lowered)
+        with self.stage("link"):
+            known = {(runner.engine.name, id(runner.engine.plan)): runner for runner in runners}
+            chosen = [known.get((engine.name, id(engine.plan))) or EngineModule(engine, executor) for engine in engines]
+            linked = link(lowered.graph_module, self.parts, chosen)
+            kept = Kept(lowered, self.parts, engines)
+        quarantine = {node.name: reason for node, reason in self.quarantine.items()}
+        recipe = Recipe(program, self.settings, self.registry, kept, quarantine)
+        report = self.report(lowered, engines, executor.name)
+        return CompiledModule(linked, lowered, tuple(engines), report, recipe=recipe)
 
     def partition(self, lowered: Lowered) -> None:
         self.parts = partition(
@@ -165,6 +189,7 @@ class Compilation:
         """Every block's engine. A node that fails is put in quarantine and the partition redone."""
         self._warn_of_conflicts(lowered.graph_module)
         self._warn_of_faults()
+        self.quarantine |= {n: self._failed[n.name] for n in lowered.graph_module.graph.nodes if n.name in self._failed}
         while True:
             with self.stage("partition"):
                 self.partition(lowered)
@@ -190,7 +215,7 @@ class Compilation:
         graph = extract(lowered.graph_module, block)
         found = self._find(lowered, graph)
         if found.engine is not None:
-            return _Built(found.engine, time.perf_counter() - start, cached=True)
+            return _Built(found.engine, time.perf_counter() - start, found.cached)
         try:
             with self.stage("convert"):
                 network = self._convert(lowered, block, graph)
@@ -214,7 +239,7 @@ class Compilation:
         return _Built(engine, time.perf_counter() - start)
 
     def _find(self, lowered: Lowered, graph: GraphModule) -> Found:
-        if self.finished.cache is None:
+        if not self.finished.asked:
             return Found()
         with self.stage("cache"):
             return self.finished.find(graph, lowered.ranges)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from trtplug.engine import CompiledEngine
+from trtplug.engine import CompiledEngine, EngineModule
 from trtplug.errors import InputError, ModuleError
 from trtplug.inputs import TensorInput, check_inputs, input_checks, shared_memory, without_autocast
 from trtplug.lowering import Lowered, apply_mutations, flatten_inputs
 from trtplug.report import CompilationReport
+
+if TYPE_CHECKING:
+    from trtplug.weights import Recipe
 
 MOST_SIGNATURES = 4096
 """Combinations of dtypes, shapes and devices that a module remembers to have checked."""
@@ -28,7 +31,7 @@ class CompiledModule(nn.Module):
     Weights in engines are constants. ``state_dict`` holds the tensors that are still Torch's (buffers that the forward
     writes, weights of what runs in Torch), under the model's names; they share the model's memory. ``copy.deepcopy``
     makes a module with tensors of its own that shares the engines. Calls from several threads are safe where the model
-    writes no buffer.
+    writes no buffer, and nobody updates weights meanwhile.
 
     Attributes:
         report: what became of every node.
@@ -46,6 +49,7 @@ class CompiledModule(nn.Module):
         report: CompilationReport,
         *,
         checks: Sequence[TensorInput | None] | None = None,
+        recipe: Recipe | None = None,
     ) -> None:
         super().__init__()
         self.graph_module = graph_module
@@ -56,6 +60,7 @@ class CompiledModule(nn.Module):
             placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
             checks = input_checks(placeholders, lowered.input_names, lowered.ranges)
         self.checks = tuple(checks)
+        self._recipe = recipe
         self._keywords = _keywords_of_flat(lowered)
         self._written = tuple(int(mutation.target) for mutation in lowered.mutations if mutation.kind == "input")
         self._unflatten = _unflatten(lowered.out_spec)
@@ -108,6 +113,35 @@ class CompiledModule(nn.Module):
                 f"the model writes to input {one!r}, which shares memory with {other!r}: pass a clone() of one"
             )
 
+    def update_weights(self, state_dict: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+        """Gives the module other weights. Only the engines that hold one whose values differ are built again.
+
+        The values are copied; neither they nor the model that was compiled share memory with the module for what is
+        given. What shares memory in the model (tied weights, views) follows; constants that lowering computed from a
+        weight are computed again. Buffers that the forward writes keep their values unless they are given.
+
+        Args:
+            state_dict: values by names of the model's ``state_dict``, all of them or some.
+
+        Returns:
+            Names of the engines that are new.
+
+        Raises:
+            UnknownNameError: a name is none of the model's.
+            WeightsError: a value has another shape or dtype, or contradicts another one; or the module was loaded from
+                a file, or copied by ``copy.deepcopy``, and so has no recipe.
+            TrtplugError: an engine cannot be built, under ``on_failure="raise"``. The module is as it was after any
+                of these.
+        """
+        from trtplug.weights import updated
+
+        new, names = updated(
+            self._recipe, [m for m in self.graph_module.modules() if isinstance(m, EngineModule)], state_dict
+        )
+        self.graph_module, self.lowered, self.engines = new.graph_module, new.lowered, new.engines
+        self.report, self._recipe = new.report, new._recipe
+        return names
+
     # --- as a module ------------------------------------------------------------------------------------------------
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
@@ -126,7 +160,8 @@ class CompiledModule(nn.Module):
             names = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
             raise ModuleError(
                 f"a compiled module cannot load {names}: weights in engines are constants, only"
-                f" {', '.join(own) or 'nothing'} can be loaded. Load them into the model, and compile that"
+                f" {', '.join(own) or 'nothing'} can be loaded. Give them to update_weights, which builds engines"
+                " again, or load them into the model, and compile that"
             )
         return super().load_state_dict(state_dict, strict, assign)
 
@@ -161,7 +196,9 @@ class CompiledModule(nn.Module):
         return CompiledModule(graph_module, lowered, self.engines, self.report, checks=self.checks)
 
     def __copy__(self) -> CompiledModule:
-        return CompiledModule(self.graph_module, self.lowered, self.engines, self.report, checks=self.checks)
+        return CompiledModule(
+            self.graph_module, self.lowered, self.engines, self.report, checks=self.checks, recipe=self._recipe
+        )
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise ModuleError(

@@ -20,6 +20,10 @@ class InputError(TrtplugError):
     """The inputs of a call do not fit what was compiled: number, type, dtype, rank, size or device."""
 
 
+class WeightsError(TrtplugError):
+    """New weights do not fit the module that they are for, or it does not take any."""
+
+
 class ModuleError(TrtplugError):
     """A compiled module is asked for what it cannot do as a module: to move, to be cast, to be pickled."""
 

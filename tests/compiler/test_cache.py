@@ -55,7 +55,7 @@ def work_of(module, inputs, **options):
     """The description of a model's one block."""
     chosen = Settings.of(options)
     run = Compilation(chosen, registry_for(chosen), None)
-    lowered = run.prepare(module, (), None, inputs, None)
+    lowered = run.lower(run.program(module, (), None, inputs, None))
     run.partition(lowered)
     (block,) = run.parts.blocks
     return describe(extract(lowered.graph_module, block), lowered.ranges, circumstances(chosen, run.registry, {}))
@@ -262,7 +262,7 @@ def sample(tmp_path_factory):
     (path,) = entries(folder)
     chosen = Settings.of({"cache_dir": folder})
     run = Compilation(chosen, registry_for(chosen), None)
-    lowered = run.prepare(model(), (), None, sizes(), None)
+    lowered = run.lower(run.program(model(), (), None, sizes(), None))
     run.partition(lowered)
     found = run.finished.find(extract(lowered.graph_module, run.parts.blocks[0]), lowered.ranges)
     assert found.engine is not None

@@ -1,6 +1,7 @@
 """Finished engines on disk, found again by a description of all that they were made of. See ``docs/cache.md``."""
 
 from trtplug.cache.finished import Finished, Found
+from trtplug.cache.kept import Kept
 from trtplug.cache.store import CacheWarning, EngineCache
 from trtplug.cache.work import Circumstances, Undescribable, Work, circumstances, describe
 
@@ -10,6 +11,7 @@ __all__ = [
     "EngineCache",
     "Finished",
     "Found",
+    "Kept",
     "Undescribable",
     "Work",
     "circumstances",

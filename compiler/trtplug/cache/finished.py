@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.fx import GraphModule
 
+from trtplug.cache.kept import Kept
 from trtplug.cache.store import CacheWarning, EngineCache
 from trtplug.cache.work import Circumstances, Undescribable, Work, circumstances, describe
 from trtplug.engine import CompiledEngine
@@ -25,17 +26,19 @@ class Found:
     Attributes:
         engine: the finished one, where there is one.
         work: what it is made of, where somebody wants to know.
+        cached: whether the engine was read from the cache.
     """
 
     engine: CompiledEngine | None = None
     work: Work | None = None
+    cached: bool = False
 
 
 class Finished:
-    """The engines of the cache that the settings name, if they name one."""
+    """The engines of an earlier compilation, and those of the cache that the settings name; where there are any."""
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
-        self.settings, self.registry = settings, registry
+    def __init__(self, settings: Settings, registry: Registry, kept: Kept | None = None) -> None:
+        self.settings, self.registry, self.kept = settings, registry, kept
 
     @functools.cached_property
     def cache(self) -> EngineCache | None:
@@ -47,6 +50,11 @@ class Finished:
         folder = self.settings.cache_dir
         return None if folder is None else EngineCache(folder, self.settings.cache_bytes)
 
+    @property
+    def asked(self) -> bool:
+        """Whether there is anything to find engines in."""
+        return self.kept is not None or self.cache is not None
+
     def open(self) -> None:
         """Raises `SettingsError` now where the cache's folder cannot be used."""
         _ = self.cache
@@ -57,14 +65,19 @@ class Finished:
 
     def find(self, block: GraphModule, ranges: Mapping[Any, Any]) -> Found:
         """The engine of a block that `trtplug.partition.extract` returned."""
-        if self.cache is None:
+        if not self.asked:
             return Found()
         try:
             work = describe(block, ranges, self._about)
         except Undescribable as error:
-            warnings.warn(f"an engine has no place in the cache: {error}", CacheWarning, stacklevel=2)
+            if self.cache is not None:
+                warnings.warn(f"an engine has no place in the cache: {error}", CacheWarning, stacklevel=2)
             return Found()
-        return Found(self.cache.get(work), work)
+        kept = None if self.kept is None else self.kept.find(work, self._about)
+        if kept is not None or self.cache is None:
+            return Found(kept, work)
+        engine = self.cache.get(work)
+        return Found(engine, work, engine is not None)
 
     def keep(self, found: Found, engine: CompiledEngine) -> None:
         """Puts a new engine where `find` finds it."""

@@ -1,0 +1,100 @@
+"""The engines of an earlier compilation, which serve a later one where nothing that they are made of has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch.fx import GraphModule
+
+from trtplug.cache.work import Circumstances, Undescribable, Work, describe
+from trtplug.engine import CompiledEngine
+from trtplug.lowering import Lowered
+from trtplug.lowering.graphs import attribute
+from trtplug.partition import Partition, extract
+
+Stamp: TypeAlias = tuple[int, int, int]
+_COLUMNS = 1024
+
+
+class Kept:
+    """What a compilation made, each weight being stamped now.
+
+    Args:
+        lowered, parts: what was compiled.
+        engines: of the blocks, in order.
+    """
+
+    def __init__(self, lowered: Lowered, parts: Partition, engines: Sequence[CompiledEngine]) -> None:
+        self.lowered, self.parts, self.engines = lowered, parts, tuple(engines)
+        held = _constants(lowered.graph_module)
+        self._stamps = {id(tensor): (tensor, stamp(tensor)) for tensor in held}
+        self._described: list[tuple[Work, CompiledEngine]] | None = None
+
+    def find(self, work: Work, about: Circumstances) -> CompiledEngine | None:
+        """The engine that was made of exactly this, from weights that are what they were."""
+        for known, engine in self._works(about):
+            if known.structure == work.structure and len(known.weights) == len(work.weights):
+                pairs = zip(known.weights, work.weights)
+                if all(self._as_before(old) and same_data(old, new) for old, new in pairs):
+                    return engine
+        return None
+
+    def _works(self, about: Circumstances) -> list[tuple[Work, CompiledEngine]]:
+        if self._described is None:
+            self._described = []
+            for block, engine in zip(self.parts.blocks, self.engines, strict=True):
+                try:
+                    work = describe(extract(self.lowered.graph_module, block), self.lowered.ranges, about)
+                except Undescribable:
+                    continue
+                self._described.append((work, engine))
+        return self._described
+
+    def _as_before(self, tensor: torch.Tensor) -> bool:
+        _, before = self._stamps[id(tensor)]
+        return stamp(tensor) == before
+
+
+def _constants(graph_module: GraphModule) -> list[torch.Tensor]:
+    values = [attribute(graph_module, node.target) for node in graph_module.graph.nodes if node.op == "get_attr"]
+    return [value for value in values if isinstance(value, torch.Tensor)]
+
+
+def stamp(tensor: torch.Tensor) -> Stamp:
+    """What differs where a tensor was written to or given other memory: address, version, and sums over its data.
+
+    The sums are there for what Torch does not count, as writes through ``tensor.data``. They run at the speed of the
+    memory, and depend on the order of the words.
+    """
+    version = 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), version, _sums(as_bytes(tensor))
+
+
+def _sums(data: torch.Tensor) -> int:
+    whole = data.numel() // 8 * 8
+    if data.storage_offset() % 8:
+        data = data.clone()
+    words = data[:whole].view(torch.int64)
+    rows = words.numel() // _COLUMNS
+    table = words[: rows * _COLUMNS].view(rows, _COLUMNS)
+    parts: list[torch.Tensor] = [table.sum(0), table.sum(1), words[rows * _COLUMNS :], data[whole:].long()]
+    total = 0
+    for number, part in enumerate(parts):
+        places = torch.arange(1, part.numel() + 1, dtype=torch.int64, device=part.device)
+        total = total * 1_000_003 + int((part * places).sum()) + number
+    return total
+
+
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor's data as uint8[bytes], contiguous."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def same_data(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are the same bit by bit, in dtype, shape, device and data."""
+    if (one.dtype, one.shape, one.device) != (other.dtype, other.shape, other.device):
+        return False
+    places = [(tensor.data_ptr(), tensor.stride()) for tensor in (one, other)]
+    return places[0] == places[1] or torch.equal(as_bytes(one), as_bytes(other))

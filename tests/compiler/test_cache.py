@@ -175,6 +175,10 @@ def test_what_has_no_description_is_said_so():
     graph.output((graph.call_function(print, (x,)),))
     with pytest.raises(Undescribable, match="print"):
         describe(fx.GraphModule({}, graph), {}, {})
+    sparse = block_of(Recipe((("add", 0, 2, 1),), (1.0, 2.0, 3.0), "float32", (0,)))
+    sparse.weight = sparse.weight.to_sparse()
+    with pytest.raises(Undescribable, match="without plain memory"):
+        describe(sparse, {}, {})
 
 
 # --- hits -------------------------------------------------------------------------------------------------------------

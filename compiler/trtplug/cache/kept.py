@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
+import zlib
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
 from torch.fx import GraphModule
 
-from trtplug.cache.work import Circumstances, Undescribable, Work, describe
+from trtplug.cache.work import Circumstances, Undescribable, Work, describe, is_plain
 from trtplug.engine import CompiledEngine
 from trtplug.lowering import Lowered
 from trtplug.lowering.graphs import attribute
 from trtplug.partition import Partition, extract
 
 Stamp: TypeAlias = tuple[int, int, int]
-_COLUMNS = 1024
 
 
 class Kept:
@@ -29,7 +31,8 @@ class Kept:
     def __init__(self, lowered: Lowered, parts: Partition, engines: Sequence[CompiledEngine]) -> None:
         self.lowered, self.parts, self.engines = lowered, parts, tuple(engines)
         held = _constants(lowered.graph_module)
-        self._stamps = {id(tensor): (tensor, stamp(tensor)) for tensor in held}
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            self._stamps = {id(tensor): (tensor, found) for tensor, found in zip(held, pool.map(stamp, held))}
         self._described: list[tuple[Work, CompiledEngine]] | None = None
 
     def find(self, work: Work, about: Circumstances) -> CompiledEngine | None:
@@ -58,33 +61,19 @@ class Kept:
 
 
 def _constants(graph_module: GraphModule) -> list[torch.Tensor]:
-    values = [attribute(graph_module, node.target) for node in graph_module.graph.nodes if node.op == "get_attr"]
-    return [value for value in values if isinstance(value, torch.Tensor)]
+    paths = dict.fromkeys(node.target for node in graph_module.graph.nodes if node.op == "get_attr")
+    values = [attribute(graph_module, path) for path in paths]
+    return [value for value in values if is_plain(value)]
 
 
 def stamp(tensor: torch.Tensor) -> Stamp:
-    """What differs where a tensor was written to or given other memory: address, version, and sums over its data.
+    """What differs where a tensor was written to or given other memory: address, version, and CRC-32 of its data.
 
-    The sums are there for what Torch does not count, as writes through ``tensor.data``. They run at the speed of the
-    memory, and depend on the order of the words.
+    The CRC is there for what Torch does not count, as writes through ``tensor.data``.
     """
     version = 0 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, _sums(as_bytes(tensor))
-
-
-def _sums(data: torch.Tensor) -> int:
-    whole = data.numel() // 8 * 8
-    if data.storage_offset() % 8:
-        data = data.clone()
-    words = data[:whole].view(torch.int64)
-    rows = words.numel() // _COLUMNS
-    table = words[: rows * _COLUMNS].view(rows, _COLUMNS)
-    parts: list[torch.Tensor] = [table.sum(0), table.sum(1), words[rows * _COLUMNS :], data[whole:].long()]
-    total = 0
-    for number, part in enumerate(parts):
-        places = torch.arange(1, part.numel() + 1, dtype=torch.int64, device=part.device)
-        total = total * 1_000_003 + int((part * places).sum()) + number
-    return total
+    data = as_bytes(tensor).cpu().numpy()
+    return tensor.data_ptr(), version, zlib.crc32(memoryview(data))  # type: ignore[arg-type]  # an array is a buffer
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:

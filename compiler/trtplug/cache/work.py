@@ -137,8 +137,8 @@ class _Description:
         return name_of(node.target) if callable(node.target) else str(node.target)
 
     def _weight(self, value: Any) -> int:
-        if not isinstance(value, torch.Tensor):
-            raise Undescribable(f"a constant is a {type(value).__name__}")
+        if not is_plain(value):
+            raise Undescribable(f"a constant is a {type(value).__name__} without plain memory")
         if id(value) not in self.weights:
             self.weights[id(value)] = len(self.tensors)
             self.tensors.append(value)
@@ -173,6 +173,13 @@ class _Description:
             self.symbols[str(symbol)] = len(self.symbols)
             span = self.ranges.get(symbol)
             self.spans.append(None if span is None else [span.min, span.opt, span.max])
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a tensor whose data can be read as bytes."""
+    if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided:
+        return False
+    return not (value.is_conj() or value.is_neg() or value.is_quantized or value.is_meta)
 
 
 def _renamed(size: Any, symbols: Mapping[str, int]) -> Any:

@@ -43,6 +43,24 @@ class NodeRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class OriginalRecord:
+    """One call of the exported graph, and what lowering made of it.
+
+    Attributes:
+        name, op: in the exported graph.
+        became: ``kept``, ``decomposed``, ``rewritten`` or ``torch`` (left to Torch).
+        by: whose decision that was: the converter's id, who brought the decomposition, the pass's id, or the reasons.
+        nodes: names of the lowered graph's nodes that stand in its place.
+    """
+
+    name: str
+    op: str
+    became: str
+    by: str
+    nodes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class EngineRecord:
     """One TensorRT block.
 
@@ -74,13 +92,15 @@ class CompilationReport:
         nodes: every compute node, in graph order.
         engines: every TensorRT block, in order of execution.
         stages: seconds of each stage, in the order in which they ran.
-        passes: id, seconds, nodes before and after, and whether it changed anything, of each lowering pass.
+        passes: of each lowering pass its id, seconds, nodes before and after, whether it changed anything, how often
+            its rules were applied, and what it declined to do, and why.
         executor: what runs the engines; "" in a dry run.
         versions: of trtplug, torch and TensorRT.
         warnings: what the user was warned of.
         units: engines, and groups of Torch nodes between them, in an order of execution.
         crossings: the tensors that go from one unit to another.
         suggestions: what would bring more nodes into TensorRT, the most gain first; asked for in a dry run only.
+        originals: every call of the exported graph, and what lowering made of it.
     """
 
     nodes: tuple[NodeRecord, ...]
@@ -93,6 +113,7 @@ class CompilationReport:
     units: tuple[Unit, ...] = ()
     crossings: tuple[Crossing, ...] = ()
     suggestions: tuple[Suggestion, ...] = ()
+    originals: tuple[OriginalRecord, ...] = ()
 
     @property
     def torch_ops(self) -> tuple[NodeRecord, ...]:
@@ -124,6 +145,7 @@ class CompilationReport:
                 "units": [dataclasses.asdict(unit) for unit in self.units],
                 "crossings": [dataclasses.asdict(crossing) for crossing in self.crossings],
                 "suggestions": [{**dataclasses.asdict(item), "gain": item.gain} for item in self.suggestions],
+                "originals": [dataclasses.asdict(original) for original in self.originals],
             },
             indent=indent,
         )
@@ -135,13 +157,18 @@ class CompilationReport:
         environment = Environment(loader=PackageLoader("trtplug", "templates"), autoescape=select_autoescape())
         return environment.get_template("report.html").render(report=self)
 
-    def print(self, file: Any = None, *, nodes: bool = False) -> None:
-        """Prints the tables to a file, or to standard output; with `nodes`, every node too."""
+    def print(self, file: Any = None, *, nodes: bool = False, passes: bool = False) -> None:
+        """Prints the tables to a file, or to standard output.
+
+        Args:
+            nodes: every node too, with its dtype.
+            passes: the lowering passes too, and what became of the exported calls.
+        """
         from rich.console import Console
 
         from trtplug.report_tables import render
 
-        render(self, Console(file=file), nodes)
+        render(self, Console(file=file), nodes, passes)
 
     def __str__(self) -> str:
         from rich.console import Console

@@ -15,8 +15,8 @@ from trtplug.report import CompilationReport
 MOST_ROWS = 40
 
 
-def render(report: CompilationReport, console: Console, nodes: bool = False) -> None:
-    """Prints a report: engines, what stays in Torch and why, stage times; with `nodes`, every node."""
+def render(report: CompilationReport, console: Console, nodes: bool = False, passes: bool = False) -> None:
+    """Prints a report: engines, what stays in Torch and why, stage times; also every node, and what lowering did."""
     console.print(f"[bold]{escape(report.summary())}[/bold]")
     if report.engines:
         console.print(_engines(report))
@@ -30,6 +30,9 @@ def render(report: CompilationReport, console: Console, nodes: bool = False) -> 
         console.print("Nothing is left to Torch.")
     if nodes:
         console.print(_nodes(report))
+    if passes:
+        console.print(_passes(report))
+        console.print(_originals(report))
     if report.stages:
         seconds = "   ".join(f"{stage} {spent:.2f}" for stage, spent in report.stages.items())
         console.print(f"seconds: {seconds}", highlight=False)
@@ -89,6 +92,40 @@ def _nodes(report: CompilationReport) -> Table:
     for node in report.nodes:
         engine = "Torch" if node.engine is None else str(node.engine)
         table.add_row(engine, escape(node.name), escape(node.op), node.dtype, escape(node.precision))
+    return table
+
+
+def _passes(report: CompilationReport) -> Table:
+    table = Table(title="Lowering passes", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("pass", overflow="fold")
+    for name in ("ms", "nodes before", "after"):
+        table.add_column(name, justify="right")
+    table.add_column("what it did, and declined to do", overflow="fold")
+    for item in report.passes:
+        notes = [item["error"]] if item["error"] else []
+        notes += [f"{rule} ×{count}" for rule, count in item["applied"].items()]
+        notes += [f"not {reason} ×{count}" for reason, count in item["declined"].items()]
+        after = str(item["nodes_after"]) if item["changed"] else "="
+        milliseconds = f"{1e3 * item['seconds']:.1f}"
+        table.add_row(escape(item["id"]), milliseconds, str(item["nodes_before"]), after, escape("\n".join(notes)))
+    return table
+
+
+def _originals(report: CompilationReport) -> Table:
+    """What became of the exported calls, those with one fate in one row."""
+    table = Table(title="Exported calls", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("calls", justify="right")
+    for name in ("op", "became", "by", "now"):
+        table.add_column(name, overflow="fold")
+    ops = {node.name: node.op.removeprefix("aten::") for node in report.nodes}
+    rows: Counter[tuple[str, ...]] = Counter()
+    for item in report.originals:
+        now = Counter(ops[name] for name in item.nodes if name in ops) if item.became != "kept" else Counter()
+        rows[item.op, item.became, item.by, _counted(now)] += 1
+    for row, count in rows.most_common(MOST_ROWS):
+        table.add_row(str(count), *map(escape, row))
+    if len(rows) > MOST_ROWS:
+        table.add_row("", f"… {len(rows) - MOST_ROWS} more", "", "", "")
     return table
 
 

@@ -17,7 +17,7 @@ from trtplug.insight import flops_of, picture, suggest
 from trtplug.lowering import Lowered
 from trtplug.partition import Block, Partition
 from trtplug.ranges import size_name
-from trtplug.report import CompilationReport, EngineRecord, NodeRecord
+from trtplug.report import CompilationReport, EngineRecord, NodeRecord, OriginalRecord
 from trtplug.settings import Settings
 from trtplug_registry import Reason, ReasonCode, Registry, Unsupported, describe_value, tensors_in
 
@@ -88,6 +88,7 @@ def make_report(
         units,
         crossings,
         ideas,
+        tuple(OriginalRecord(name, fate.op, fate.kind, fate.by, fate.nodes) for name, fate in lowered.history.items()),
     )
 
 
@@ -142,10 +143,11 @@ def _reasons(facts: Facts, node: Node, support: Any) -> tuple[Reason, ...]:
 def _origins(lowered: Lowered) -> dict[str, str]:
     """For each node that lowering made of another: of which, and whose decision that was."""
     return {
-        name: f"{original}, decomposed by {fate.by}"
+        name: f"{original}, {fate.kind} by {fate.by}"
         for original, fate in lowered.history.items()
-        if fate.kind == "decomposed"
+        if fate.kind in ("decomposed", "rewritten")
         for name in fate.nodes
+        if name not in lowered.history
     }
 
 

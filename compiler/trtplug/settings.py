@@ -43,6 +43,7 @@ class Settings:
         cache_dir: a folder where finished engines are kept, and found again by all that they were made of, or None.
         cache_bytes: most bytes that the entries of `cache_dir` may have; those not used for longest go first.
         verify: run the graph after every lowering pass and compare; names the first pass that changes a result.
+        dump_graphs: a folder where the graph is written after every lowering pass that changes it, or "".
     """
 
     min_block_size: int = 3
@@ -62,6 +63,7 @@ class Settings:
     cache_dir: str | None = None
     cache_bytes: int = 10 * 2**30
     verify: bool = False
+    dump_graphs: str = ""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Settings:
@@ -107,6 +109,8 @@ class Settings:
 def _checked(name: str, value: Any, default: Any) -> Any:
     if name == "precision":
         value = "keep" if value is None else str(value).removeprefix("torch.")
+    if name == "dump_graphs" and isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if name == "cache_dir" and value is not None:
         if not isinstance(value, str | os.PathLike) or not os.fspath(value):
             raise SettingsError(f"{name}={value!r}: must be the path of a folder, or None")

@@ -42,6 +42,23 @@ Include = Annotated[
 ]
 Nodes = Annotated[bool, typer.Option("--nodes", help="Also print every node with its dtype.")]
 
+Passes = Annotated[
+    bool, typer.Option("--passes", help="Also print the lowering passes and what became of the exported calls.")
+]
+DisablePass = Annotated[
+    list[str] | None, typer.Option("--disable-pass", help="A lowering pass (plugin:name) that does not run.")
+]
+PassOrder = Annotated[
+    list[str] | None, typer.Option("--pass-order", help="'a:x < b:y': the first pass runs before the second.")
+]
+DumpGraphs = Annotated[
+    Path | None,
+    typer.Option("--dump-graphs", help="A folder for the graph after every lowering pass that changes it."),
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Compare numbers after every lowering pass; name the first that is wrong.")
+]
+
 CacheDir = Annotated[
     Path | None, typer.Option("--cache-dir", help="A folder where finished engines are kept and found again.")
 ]
@@ -61,6 +78,11 @@ def compile(
     precision_exclude: Exclude = None,
     precision_include: Include = None,
     nodes: Nodes = False,
+    passes: Passes = False,
+    disable_pass: DisablePass = None,
+    pass_order: PassOrder = None,
+    dump_graphs: DumpGraphs = None,
+    verify: Verify = False,
     cache_dir: CacheDir = None,
     json: AsJson = False,
     html: Html = None,
@@ -72,10 +94,11 @@ def compile(
     program = load_model(model)
     settings = _settings(min_block_size, torch_op, block, prefer)
     settings |= _precision(precision, precision_exclude, precision_include)
+    settings |= _lowering(disable_pass, pass_order, dump_graphs, verify)
     settings["cache_dir"] = cache_dir
     with build_progress(enabled=not json and sys.stderr.isatty()) as progress:
         compiled = trtplug.compile(program, progress=progress, **settings)
-    _show(compiled.report, json, html, nodes)
+    _show(compiled.report, json, html, nodes, passes)
     if output is not None:
         folder = trtplug.save(compiled, output)
         typer.echo(f"saved {folder}", err=True)
@@ -92,6 +115,11 @@ def explain(
     precision_exclude: Exclude = None,
     precision_include: Include = None,
     nodes: Nodes = False,
+    passes: Passes = False,
+    disable_pass: DisablePass = None,
+    pass_order: PassOrder = None,
+    dump_graphs: DumpGraphs = None,
+    verify: Verify = False,
     json: AsJson = False,
     html: Html = None,
 ) -> None:
@@ -100,7 +128,8 @@ def explain(
 
     settings = _settings(min_block_size, torch_op, block, prefer)
     settings |= _precision(precision, precision_exclude, precision_include)
-    _show(trtplug.explain(load_model(model), **settings), json, html, nodes)
+    settings |= _lowering(disable_pass, pass_order, dump_graphs, verify)
+    _show(trtplug.explain(load_model(model), **settings), json, html, nodes, passes)
 
 
 @app.command()
@@ -173,13 +202,18 @@ def _precision(precision: str, exclude: list[str] | None, include: list[str] | N
     return {"precision": precision, "precision_exclude": exclude or (), "precision_include": include or ()}
 
 
-def _show(report: Any, json: bool, html: Path | None, nodes: bool) -> None:
+def _lowering(disable: list[str] | None, order: list[str] | None, dump: Path | None, verify: bool) -> Any:
+    folder = {} if dump is None else {"dump_graphs": dump}
+    return {"disable_passes": disable or (), "pass_order": order or (), "verify": verify, **folder}
+
+
+def _show(report: Any, json: bool, html: Path | None, nodes: bool, passes: bool) -> None:
     if html is not None:
         html.write_text(report.to_html())
     if json:
         typer.echo(report.to_json())
     else:
-        report.print(nodes=nodes)
+        report.print(nodes=nodes, passes=passes)
 
 
 @contextmanager

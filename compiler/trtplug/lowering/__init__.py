@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import sympy
 from torch import fx
+from torch._ops import OpOverload
 
+from trtplug.errors import op_name
 from trtplug.lowering.calls import apply_mutations, flatten_inputs, run_lowered
 from trtplug.lowering.decompose import decompose
+from trtplug.lowering.dump import GraphDump
 from trtplug.lowering.lift import Lifted, lift
 from trtplug.lowering.passes import PassRunner
 from trtplug.lowering.strides import free_of_strides
-from trtplug.lowering.value import Fate, Lowered, Mutation, PassRecord
+from trtplug.lowering.value import Fate, Lowered, Mutation, PassRecord, Removal
 from trtplug.lowering.verify import Verifier
 from trtplug.ranges import Range
 from trtplug.settings import Settings
@@ -37,6 +40,7 @@ __all__ = [
     "Mutation",
     "PassRecord",
     "PassRunner",
+    "Removal",
     "apply_mutations",
     "decompose",
     "flatten_inputs",
@@ -55,7 +59,7 @@ def lower(program: Program, registry: Registry, settings: Settings = DEFAULTS, *
         program: from `trace` or `as_program`.
         registry: its converters decide what is kept whole; its passes and decompositions are used.
         settings: what passes that read settings are given; ``verify`` runs the graph on drawn inputs after every pass,
-            and compares.
+            and compares; ``dump_graphs`` writes the graph after every pass that changes it.
         strict: raise where a pass would be undone with a warning.
 
     Raises:
@@ -90,9 +94,11 @@ def lower_lifted(
     Raises:
         LoweringError: as `lower`.
     """
-    original = {node.name for node in lifted.graph_module.graph.nodes if node.op == "call_function"}
+    nodes = lifted.graph_module.graph.nodes
+    original = {node.name: op_name(node) for node in nodes if isinstance(node.target, OpOverload)}
     verifier = Verifier(lifted.graph_module, ranges) if settings.verify else None
-    runner = PassRunner(lifted.graph_module, settings, strict=strict, verifier=verifier)
+    dump = GraphDump(settings.dump_graphs) if settings.dump_graphs else None
+    runner = PassRunner(lifted.graph_module, settings, strict=strict, verifier=verifier, dump=dump)
     runner.run(item for item in registry.passes if item.phase == "early")
     fates = runner.step("lower:decompose", lambda module: decompose(module, registry))
     runner.run(item for item in registry.passes if item.phase == "late")
@@ -106,27 +112,52 @@ def lower_lifted(
         lifted.input_names,
         lifted.mutations,
         (*records, *runner.records),
-        _history(lifted.graph_module.graph, original, fates, runner.removed),
+        _history(lifted.graph_module.graph, original, _asked_again(lifted, registry, fates), runner.removed),
         lifted.constants,
     )
 
 
+def _asked_again(lifted: Lifted, registry: Registry, fates: Mapping[str, Fate]) -> dict[str, Fate]:
+    """The verdicts on what stayed whole, as they are after the late passes: they may have made a call acceptable."""
+    found = dict(fates)
+    for node in lifted.graph_module.graph.nodes:
+        fate = fates.get(node.name)
+        if fate is not None and fate.kind in ("kept", "torch"):
+            support = registry.lookup(node)
+            taken = support.converter is not None
+            by = support.converter.id if support.converter is not None else str(support)
+            found[node.name] = dataclasses.replace(fate, kind="kept" if taken else "torch", by=by)
+    return found
+
+
 def _history(
-    graph: fx.Graph, original: set[str], fates: Mapping[str, Fate], removed: Mapping[str, str]
+    graph: fx.Graph, original: Mapping[str, str], fates: Mapping[str, Fate], removed: Mapping[str, Removal]
 ) -> dict[str, Fate]:
     """The decisions about each exported call, with what later passes did to its nodes."""
     present = {node.name for node in graph.nodes}
+
+    def standing(names: Iterable[str], seen: frozenset[str] = frozenset()) -> dict[str, None]:
+        """The nodes of the graph that stand for these, in order."""
+        found: dict[str, None] = {}
+        for name in names:
+            if name in present:
+                found[name] = None
+            elif name not in seen:
+                fate, gone = fates.get(name), removed.get(name)
+                instead = gone.instead if gone else fate.nodes if fate else ()
+                found |= standing(instead, seen | {name})
+        return found
+
     history: dict[str, Fate] = {}
-    for name in original:
+    for name, op in original.items():
         fate = fates.get(name)
         if fate is None:
             if name in removed and name not in present:
-                history[name] = Fate("rewritten", removed[name])
+                history[name] = Fate("rewritten", removed[name].by, tuple(standing([name])), op)
             continue
-        left = tuple(node for node in fate.nodes if node in present)
-        if left or not fate.nodes:
-            history[name] = dataclasses.replace(fate, nodes=left)
+        if fate.nodes and not any(node in present for node in fate.nodes):
+            by = next((removed[node].by for node in fate.nodes if node in removed), fate.by)
+            history[name] = Fate("rewritten", by, tuple(standing(fate.nodes)), op)
         else:
-            by = next((removed[node] for node in fate.nodes if node in removed), fate.by)
-            history[name] = Fate("rewritten", by)
+            history[name] = dataclasses.replace(fate, nodes=tuple(standing(fate.nodes)), op=op)
     return history

@@ -152,7 +152,7 @@ class _Decomposition:
             return None, [], None
         used = _used_results(node)
         constant = tuple(leaves[i].op == "get_attr" or bool(leaves[i].meta.get("constant")) for i in moving)
-        key = (node.target, spec, used, constant, tuple(map(_facts, vals)))
+        key = (node.target, spec, used, constant, graphs.facts(vals))
         try:
             known = key in self._templates
         except TypeError:  # an argument that cannot be hashed
@@ -207,19 +207,6 @@ def _hold(results: Any) -> Any:
     return results
 
 
-def _facts(value: Any) -> Any:
-    """What a trace may depend on, hashable."""
-    if isinstance(value, torch.Tensor):
-        return ("tensor", _sizes(value.shape), _sizes(value.stride()), value.dtype, value.device, value.layout)
-    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
-        return (type(value), value.node.expr)
-    return (type(value), value)
-
-
-def _sizes(sizes: Any) -> tuple[Any, ...]:
-    return tuple(size if type(size) is int else size.node.expr for size in sizes)
-
-
 def _used_results(node: fx.Node) -> frozenset[int] | None:
     """Which results of a call with several are read; None where it has one, or where they are read as a whole."""
     import operator
@@ -256,7 +243,7 @@ def _agree(ours: Any, theirs: Any) -> bool:
 def _same_size(one: Any, two: Any) -> bool:
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-    return _sizes((one,)) == _sizes((two,)) or statically_known_true(one == two)
+    return graphs.sizes((one,)) == graphs.sizes((two,)) or statically_known_true(one == two)
 
 
 def _is_size(node: fx.Node) -> bool:

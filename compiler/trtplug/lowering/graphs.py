@@ -18,9 +18,40 @@ def origin(node: fx.Node) -> dict[str, Any]:
     return {key: node.meta[key] for key in _ORIGIN if key in node.meta}
 
 
+def module_of(root: torch.nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
+    """A graph module whose code is written when it is first run: most are only passed on."""
+    try:
+        from torch.fx._lazy_graph_module import _make_graph_module, _use_lazy_graph_module
+    except ImportError:  # private; without it the same, slower
+        return fx.GraphModule(root, graph, name)
+    with _use_lazy_graph_module(True):
+        made: fx.GraphModule = _make_graph_module(root, graph, name)
+    return made
+
+
 def values(args: Any) -> Any:
     """Arguments with each node replaced by its fake value."""
     return fx.node.map_arg(args, lambda node: node.meta.get("val"))
+
+
+def facts(value: Any) -> Any:
+    """What a trace of arguments may depend on, hashable; nodes count by their fake values."""
+    if isinstance(value, fx.Node):
+        return facts(value.meta.get("val"))
+    if isinstance(value, torch.Tensor):
+        return ("tensor", sizes(value.shape), sizes(value.stride()), value.dtype, value.device, value.layout)
+    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return (type(value), value.node.expr)
+    if isinstance(value, list | tuple):
+        return tuple(map(facts, value))
+    if isinstance(value, Mapping):
+        return tuple((name, facts(item)) for name, item in value.items())
+    return (type(value), value)
+
+
+def sizes(shape: Any) -> tuple[Any, ...]:
+    """A shape with symbolic sizes as their expressions: equal only where the sizes always are."""
+    return tuple(size if type(size) is int else size.node.expr for size in shape)
 
 
 def fake_mode_of(graph: fx.Graph) -> FakeTensorMode:

@@ -81,7 +81,7 @@ def _lift(exported: ExportedProgram, *, retraced: bool) -> Lifted | None:
     user, written, mutations = _outputs(exported, results, names, attributes.places)
     old = fx.node.map_arg((user, written), lambda source: image[source])
     graph.output((*old[0], *old[1]))
-    graph_module = fx.GraphModule(root, graph, "Lowered")
+    graph_module = graphs.module_of(root, graph, "Lowered")
     if not retraced:
         if not dissolve_regions(graph_module):
             return None

@@ -38,6 +38,14 @@ class PassRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class Removal:
+    """A node that is gone: the pass that removed it, and what those who read it read now."""
+
+    by: str
+    instead: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Mutation:
     """Where an output past the user's goes after each call.
 
@@ -60,11 +68,13 @@ class Fate:
         by: the converter's id, who brought the decomposition (a plugin, or ``"torch"`` for the op's own), or the pass's
             id; for ``torch`` the reasons.
         nodes: names of the nodes that stand in its place now; () where there is none.
+        op: the call's qualified name.
     """
 
     kind: Literal["kept", "decomposed", "torch", "rewritten"]
     by: str
     nodes: tuple[str, ...] = ()
+    op: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,6 +95,7 @@ class Rewriting:
         self.members = [node for node in graph.nodes if self._written(node)]
         self.calls = {node: (node.args, node.kwargs) for node in self.members}
         self.new: list[fx.Node] = []
+        self.known: dict[Any, torch.Tensor] = {}
 
     def run(self) -> dict[fx.Node, fx.Node]:
         """Rewrites. Returns the final value of each base."""
@@ -165,12 +166,20 @@ class Rewriting:
         name = node.name.replace("_", "", 1) if node.name.startswith("_") else node.name.rstrip("_")
         with self.graph.inserting_before(node):
             result = self.graph.create_node("call_function", functional, node.args, node.kwargs, name=name or None)
-        with torch.no_grad():
-            value = functional(*graphs.values(node.args), **graphs.values(dict(node.kwargs)))
+        value = self._value(result)
         result.meta = {**node.meta, "val": value}
         if value.dtype == wanted.dtype:
             return result
         return build.cast(result, wanted)  # an in-place op keeps its tensor's dtype
+
+    def _value(self, call: fx.Node) -> torch.Tensor:
+        """What a call computes, in fake values; calls of equal arguments share one."""
+        key = (call.target, graphs.facts((call.args, call.kwargs)))
+        if key not in self.known:
+            target: Any = call.target
+            with torch.no_grad():
+                self.known[key] = target(*graphs.values(call.args), **graphs.values(dict(call.kwargs)))
+        return self.known[key]
 
     def _copied(self, write: Write, build: _Builder) -> fx.Node:
         """The value that ``copy_`` gives its tensor: the other's, cast and broadcast."""
@@ -178,7 +187,7 @@ class Rewriting:
         wanted, given = write.target.meta["val"], source.meta["val"]
         if given.dtype != wanted.dtype or given.device != wanted.device:
             source = build.cast(source, wanted)
-        if _shape(given) != _shape(wanted):
+        if graphs.sizes(given.shape) != graphs.sizes(wanted.shape):
             source = build.call(aten.expand.default, source, build.sizes(place))
         return build.call(aten.clone.default, source)
 
@@ -232,7 +241,7 @@ def _inverse(view: fx.Node, parent: fx.Node) -> Inverse | None:
     name = view.target._schema.name if isinstance(view.target, OpOverload) else ""
     if ours.dtype != theirs.dtype:
         return None  # the same memory, read as something else
-    if name in _REARRANGED and _shape(ours) == _shape(theirs):
+    if name in _REARRANGED and graphs.sizes(ours.shape) == graphs.sizes(theirs.shape):
         return _unchanged
     known = _INVERSES.get(name)
     if known is not None:
@@ -366,13 +375,8 @@ def _bounds(size: Any, start: Any) -> int | None:
     return start if start >= 0 else None
 
 
-def _shape(tensor: torch.Tensor) -> tuple[Any, ...]:
-    sizes: Any = tensor.shape
-    return tuple(size if type(size) is int else size.node.expr for size in sizes)
-
-
 def _count(tensor: torch.Tensor) -> Any:
     count: Any = 1
-    for size in _shape(tensor):
+    for size in graphs.sizes(tensor.shape):
         count = count * size
     return count

@@ -159,7 +159,8 @@ def main() -> None:
             todo = [job for job in todo if re.search(chosen.only, job.arguments[0])]
         planned[family] = len(todo)
         start = time.monotonic()
-        for outcome in run_jobs(todo, chosen.processes if family in TOGETHER else 1, deadline=deadline):
+        each = chosen.processes if family in TOGETHER else 1
+        for outcome in run_jobs(todo, each, deadline=deadline):
             results.add(family, outcome)
         print(f"{family}: {len(results.rows[family])} of {len(todo)} in {time.monotonic() - start:.0f} s", flush=True)
     if "tf32" in planned:

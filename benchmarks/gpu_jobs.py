@@ -302,7 +302,8 @@ def attention(form: str, dtype: str, layers: int, length: int, width: int) -> di
             for part in range(3)
         )
         kind = s.trt.AttentionNormalizationOp.SOFTMAX
-        layer = s.add("attention", q, k, v, kind, form == "causal", decomposable=form != "whole")
+        q = s.add("elementwise", q, s.constant([[[[width**-0.5]]]], torch_dtype), s.trt.ElementWiseOperation.PROD)
+        layer = s.add("attention", q.get_output(0), k, v, kind, form == "causal", decomposable=form != "whole")
         if mask is not None:
             layer.mask = mask
         joined = s.add(
@@ -350,6 +351,7 @@ def contexts() -> list[dict[str, Any]]:
             {"model": name, "what": "first call, its context with it", "ms": 1e3 * (time.perf_counter() - start)}
         )
         loaded = next(iter(module._run._loaded.values()))
+        loaded = loaded._loaded
         session = module._run._local.session
 
         def context(strategy: str = "", cache: Any = None, loaded: Any = loaded) -> Any:
@@ -375,8 +377,7 @@ def contexts() -> list[dict[str, Any]]:
             rows.append({"model": name, "what": "context with CUDA graphs", "ms": ms})
             stream = torch.cuda.Stream()
             for label, made_context in (("plain", plain), ("CUDA graphs", graphs)):
-                bindings = [*session._inputs, *session._outputs]
-                for place, (binding, _) in enumerate(bindings):
+                for place, binding, _ in (*session._inputs, *session._outputs):
                     made_context.set_tensor_address(binding, session._addresses[place])
                 time.sleep(1)
                 run = functools.partial(made_context.execute_async_v3, stream.cuda_stream)

@@ -39,6 +39,7 @@ from trtplug_registry import (
     Reason,
     ReasonCode,
     Registry,
+    RunOptions,
 )
 
 MOST_FAILURES = 3
@@ -204,7 +205,9 @@ class Compilation:
                         culprit = outcome
                         break
                     built = self._built[key] = outcome
-                engines.append(dataclasses.replace(built.engine, name=f"engine_{block.index}"))
+                options = RunOptions(self.settings.tf32, self.settings.cuda_graphs)
+                engine = dataclasses.replace(built.engine, name=f"engine_{block.index}", run_options=options)
+                engines.append(engine)
             if culprit is None:
                 return engines
             self._put_in_quarantine(*culprit)

@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 from trtplug import engine_op
 from trtplug.network import Binding
-from trtplug_registry import Executor, TensorFacts
+from trtplug_registry import Executor, RunOptions, TensorFacts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,6 +26,7 @@ class CompiledEngine:
         plan: TensorRT's serialized engine.
         reference: the finished network lifted into Torch code.
         num_layers: of the TensorRT network.
+        run_options: what executors are told.
     """
 
     name: str
@@ -34,6 +35,7 @@ class CompiledEngine:
     plan: bytes
     reference: GraphModule
     num_layers: int
+    run_options: RunOptions = dataclasses.field(default_factory=RunOptions)
 
     @property
     def inputs(self) -> Sequence[tuple[str, TensorFacts]]:

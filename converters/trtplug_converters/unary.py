@@ -125,9 +125,12 @@ def number(op: str, ctx: Any, self: Any) -> Any:
 def sign(op: str, ctx: Any, self: Any) -> Any:
     """sign(Tensor self) -> Tensor
 
-    One unary layer; a bool is its own sign.
+    One unary layer; a bool is its own sign. TensorRT's sign of nan is nan, eager's is 0.
     """
-    return self if ctx.dtype(self) == torch.bool else ctx.unary(op, self)
+    if ctx.dtype(self) == torch.bool:
+        return self
+    signs = ctx.unary(op, self)
+    return ctx.select(ctx.unary("ISNAN", self), 0.0, signs) if ctx.dtype(self) in FLOATS else signs
 
 
 @converter_table(

@@ -17,7 +17,7 @@ from trtplug_registry.errors import (
     UnknownNameError,
     unknown_name,
 )
-from trtplug_registry.executor import Engine, Executor
+from trtplug_registry.executor import Engine, Executor, RunOptions
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
 from trtplug_registry.passes import PHASES, LoweringPass, applied, decline, lowering_pass, take_notes
@@ -106,6 +106,7 @@ __all__ = [
     "Relation",
     "Restriction",
     "RewriteRule",
+    "RunOptions",
     "Selection",
     "Size",
     "Spec",

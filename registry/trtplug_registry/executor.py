@@ -12,6 +12,19 @@ from torch.fx import GraphModule
 from trtplug_registry.facts import TensorFacts
 
 
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How an engine is to be run.
+
+    Attributes:
+        tf32: whether float32 products may round their operands to TF32.
+        cuda_graphs: whether the work of a call is captured once per shape and replayed as a whole.
+    """
+
+    tf32: bool = False
+    cuda_graphs: bool = False
+
+
 class Engine(Protocol):
     """A finished block, as an executor gets it."""
 
@@ -28,6 +41,9 @@ class Engine(Protocol):
     @property
     def plan(self) -> bytes | None:
         """TensorRT's serialized engine, or None where none was built."""
+
+    @property
+    def run_options(self) -> RunOptions: ...
 
     @property
     def reference(self) -> GraphModule:

@@ -51,8 +51,9 @@ class Session:
         self._failure, self._elsewhere = failure, elsewhere
         self.broken = False
         self._index = -1 if device.type == "cpu" else device.index
-        self._inputs = tuple((name, facts.dtype) for name, facts in engine.inputs)
-        self._outputs = tuple((name, facts.dtype) for name, facts in engine.outputs)
+        count = len(engine.inputs)
+        self._inputs = tuple((place, name, facts.dtype) for place, (name, facts) in enumerate(engine.inputs))
+        self._outputs = tuple((place, name, facts.dtype) for place, (name, facts) in enumerate(engine.outputs, count))
         self._dynamic = [-1 in facts.shape for _, facts in engine.inputs]
         self._addresses = [0] * (len(self._inputs) + len(self._outputs))
         self._key: list[Any] | None = None  # the shapes and sizes that the context was last told
@@ -60,14 +61,26 @@ class Session:
         self._known: dict[tuple[Any, ...], tuple[torch.Size, ...]] = {}
         self._sizes: dict[int, torch.Tensor] = {}  # on the host; the stream may still read any of them
         self._spare = torch.empty(16, dtype=torch.uint8, device=device)  # TensorRT wants an address for empty tensors
+        self._no_address = self._spare.data_ptr()
+        self._overwritten = self._aliases()
+
+    def _aliases(self) -> dict[int, int]:
+        """By the place of an input that TensorRT writes to: the place of the result that it thereby makes."""
+        aliased = getattr(getattr(self._context, "engine", None), "get_aliased_input_tensor", None)
+        if aliased is None:
+            return {}
+        places = {name: place for place, name, _ in self._inputs}
+        sources = {place: aliased(name) for place, name, _ in self._outputs}
+        return {places[source]: place for place, source in sources.items() if source}
 
     def __call__(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...] | None:
         if len(inputs) != len(self._inputs):
             raise ExecutorError(f"{self._engine.name} takes {len(self._inputs)} inputs, not {len(inputs)}")
         index, addresses = self._index, self._addresses
         key: list[Any] = []
-        held: list[torch.Tensor] = []
-        for place, ((name, dtype), value) in enumerate(zip(self._inputs, inputs)):
+        held: list[torch.Tensor] = []  # until the work is enqueued; then the stream's order keeps it safe
+        written: dict[int, torch.Tensor] = {}
+        for (place, name, dtype), value in zip(self._inputs, inputs):
             if not isinstance(value, torch.Tensor):
                 key.append(int(value))
                 continue
@@ -76,19 +89,22 @@ class Session:
                     self._elsewhere(inputs)
                     return None
                 raise self._wrong(name, dtype, value)
-            if not value.is_contiguous():
+            if place in self._overwritten:
+                value = written[self._overwritten[place]] = value.clone(memory_format=torch.contiguous_format)
+            elif not value.is_contiguous():
                 value = value.contiguous()
-                held.append(value)  # until the work is enqueued; then the stream's order keeps it safe
+                held.append(value)
             key.append(value.shape)
-            address = value.data_ptr() or self._spare.data_ptr()
+            address = value.data_ptr() or self._no_address
             if address != addresses[place]:
                 self._address(place, name, address)
         if key != self._key:
             self._resize(key, inputs)
         results = []
-        for place, ((name, dtype), shape) in enumerate(zip(self._outputs, self._shapes), len(self._inputs)):
-            result = torch.empty(shape, dtype=dtype, device=self._device)
-            address = result.data_ptr() or self._spare.data_ptr()
+        for (place, name, dtype), shape in zip(self._outputs, self._shapes):
+            made = written.get(place)
+            result = torch.empty(shape, dtype=dtype, device=self._device) if made is None else made
+            address = result.data_ptr() or self._no_address
             if address != addresses[place]:
                 self._address(place, name, address)
             results.append(result)
@@ -113,7 +129,7 @@ class Session:
         """Tells the context the shapes and sizes that have changed, and learns the shapes of the results."""
         before = self._key or [None] * len(key)
         self._key = None  # until all of it has worked
-        for place, ((name, _), new, old) in enumerate(zip(self._inputs, key, before)):
+        for (place, name, _), new, old in zip(self._inputs, key, before):
             if new == old:
                 continue
             if isinstance(new, int):
@@ -134,7 +150,7 @@ class Session:
 
     def _output_shapes(self, inputs: Sequence[Any]) -> tuple[torch.Size, ...]:
         shapes = []
-        for name, _ in self._outputs:
+        for _, name, _ in self._outputs:
             shape = tuple(self._context.get_tensor_shape(name))
             if min(shape, default=0) < 0:
                 raise self._failure(f"cannot tell the shape of output {name!r}", inputs)

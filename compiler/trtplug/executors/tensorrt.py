@@ -11,6 +11,7 @@ import torch
 
 from trtplug._tensorrt import TensorRTUnavailable, library
 from trtplug.errors import ExecutorError
+from trtplug.executors.contexts import Contexts
 from trtplug.executors.session import Session, given, same_device
 from trtplug.network import NetworkBuilder
 from trtplug.network.logger import new_logger
@@ -48,8 +49,9 @@ class EngineRun:
     """An engine on the GPU: zero-copy in and out, one execution context per thread and device.
 
     Takes CUDA tensors of one device, then sizes as ints; returns new tensors there. Work is enqueued on the current
-    stream of that device. The engine is loaded on the device that is current when it is made, and on another when
-    tensors on that one first come. May be called from several threads; a call that fails leaves it usable.
+    stream of that device. The engine is loaded, and its kernels compiled, on the device that is current when it is
+    made, and on another when tensors on that one first come. May be called from several threads; a call that fails
+    leaves it usable.
 
     Raises:
         ExecutorError: the engine cannot be loaded, or does not take these inputs (number, dtype, device, shape), or has
@@ -60,11 +62,11 @@ class EngineRun:
         assert engine.plan is not None
         self.engine = engine
         self._runtime: Any = None
-        self._loaded: dict[int, Any] = {}
+        self._loaded: dict[int, Contexts] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
         self._logger = new_logger()
-        self._load(torch.cuda.current_device())
+        self._session(())  # kernels are compiled now, not in the first call; and what cannot run is known now
 
     def __call__(self, *inputs: Any) -> tuple[torch.Tensor, ...]:
         try:
@@ -95,12 +97,7 @@ class EngineRun:
         return session
 
     def _open(self, index: int) -> Session:
-        loaded = self._load(index)
-        with torch.cuda.device(index):
-            context = loaded.create_execution_context()
-            if context is None:  # TensorRT allocates for itself: what Torch keeps in reserve may be what it lacks
-                torch.cuda.empty_cache()
-                context = loaded.create_execution_context()
+        context = self._load(index).make()
         if context is None:
             free, _ = torch.cuda.mem_get_info(index)
             raise self._failure(f"has no execution context on cuda:{index}, where {free:,} bytes are free")
@@ -110,7 +107,7 @@ class EngineRun:
 
         return Session(self.engine, context, torch.device("cuda", index), self._failure, elsewhere)
 
-    def _load(self, index: int) -> Any:
+    def _load(self, index: int) -> Contexts:
         """The engine on a device. TensorRT loads on the device that is current."""
         with self._lock:
             if index not in self._loaded:
@@ -119,7 +116,7 @@ class EngineRun:
                     loaded = self._runtime.deserialize_cuda_engine(self.engine.plan)
                 if loaded is None:
                     raise self._failure(f"cannot be loaded on cuda:{index}")
-                self._loaded[index] = loaded
+                self._loaded[index] = Contexts(loaded, index, self.engine.run_options)
             return self._loaded[index]
 
     def _failure(self, what: str, inputs: Sequence[Any] | None = None) -> ExecutorError:

@@ -72,7 +72,21 @@ class Context:
 
     def elementwise(self, op: str, left: Any, right: Any) -> Any:
         left, right = self._operands(left, right)
-        return self._elementwise(op, left, right)
+        decided = self._decided(op, left, right) if op in ("AND", "OR") else None
+        return self._elementwise(op, left, right) if decided is None else decided
+
+    def _decided(self, op: str, left: Any, right: Any) -> Any:
+        """AND or OR with a constant of one element, without a layer; None where neither is one.
+
+        TensorRT-RTX replaces a result that such a constant decides with the constant, and reads past its end.
+        """
+        for constant, other in ((left, right), (right, left)):
+            value = self.frozen(constant)
+            if value is not None and value.numel() == 1:
+                truth = bool(value.item())
+                neutral = truth == (op == "AND")
+                return other if neutral else self.full(self.sizes(other), truth, torch.bool)
+        return None
 
     def _elementwise(self, op: str, left: Any, right: Any) -> Any:
         return self.add("elementwise", left, right, getattr(self.trt.ElementWiseOperation, op)).get_output(0)

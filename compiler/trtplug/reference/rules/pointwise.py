@@ -51,7 +51,7 @@ UNARY: Mapping[str, Callable[..., Any]] = {
     "NOT": torch.logical_not,
     "RECIP": torch.reciprocal,
     "ROUND": torch.round,
-    "SIGN": torch.sign,
+    "SIGN": pointwise.sign,
     "SIN": torch.sin,
     "SINH": torch.sinh,
     "SQRT": torch.sqrt,

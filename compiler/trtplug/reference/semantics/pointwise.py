@@ -45,6 +45,11 @@ def floor_divide(a: Tensor, b: Tensor) -> Tensor:
     return torch.div(a, b, rounding_mode="floor")
 
 
+def sign(x: Tensor) -> Tensor:
+    """SIGN: -1, 0 or 1, and nan where x is."""
+    return torch.where(torch.isnan(x), x, torch.sign(x)) if x.is_floating_point() else torch.sign(x)
+
+
 def clip(x: Tensor, alpha: float, beta: float) -> Tensor:
     """CLIP to alpha … beta; for integers the bounds are first brought into the dtype's range."""
     if x.is_floating_point():

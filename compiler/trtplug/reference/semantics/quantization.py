@@ -29,11 +29,14 @@ def _spread(x: Tensor, coefficient: Tensor, axis: int, block: list[int] | None) 
 def quantize(x: Tensor, scale: Tensor, zero: Tensor | None, axis: int, block: list[int] | None, to: str) -> Tensor:
     """QUANTIZE: clamp(round(x / scale) + zero), halves to even; FP8 saturates at 448.
 
+    The quotient of float16 is rounded to float16 before that to an integer; that of bfloat16 is not, as a GPU does.
+
     Where:
         x: float32, float16 or bfloat16.
         to: INT8, UINT8, INT4 (held as int8) or FP8.
     """
     y = x.float() / _spread(x, scale, axis, block)
+    y = y.half().float() if x.dtype is torch.float16 else y
     if to == "FP8":
         return y.clamp(-448, 448).to(torch.float8_e4m3fn)
     y = torch.round(y)

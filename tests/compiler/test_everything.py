@@ -62,6 +62,13 @@ def under_autocast(self: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return y.round().float() + b  # rounded, so that the last bit of bfloat16 does not count
 
 
+def other_grad_mode(self: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        y = a.sin()
+        with torch.enable_grad():
+            return y * b
+
+
 # Every step takes two float32 tensors [n, 4] and returns one.
 STEPS: dict[str, Step] = {
     # converted
@@ -95,7 +102,7 @@ STEPS: dict[str, Step] = {
     "write_buffer": write_buffer,
     # other
     "branch_on_size": branch_on_size,
-    "no_grad": lambda self, a, b: torch.no_grad()(torch.add)(a, b),
+    "other_grad_mode": other_grad_mode,
     "under_autocast": under_autocast,
 }
 ONLY_JIT: dict[str, Step] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import warnings
@@ -117,6 +118,33 @@ def test_an_interrupted_rebuild_leaves_no_stale_answer(monkeypatch):
     torch.testing.assert_close(fast(x), eager(x))
 
 
+class TwoEngines(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid())
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.head(self.encoder(x))
+
+
+def test_only_the_engine_that_holds_a_changed_parameter_is_built_again(monkeypatch):
+    eager = TwoEngines()
+    fast = torch.compile(eager, backend="trtplug", options={**SMALL, "torch_ops": ["encoder.1"]})
+    builds = []
+    build = Network.build
+    monkeypatch.setattr(Network, "build", lambda *args: builds.append(args[0]) or build(*args))
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(fast(x), eager(x))
+    assert len(builds) == 2
+    for _ in range(2):
+        eager.head.weight.mul_(-2.0)
+        torch.testing.assert_close(fast(x), eager(x))
+    assert len(builds) == 4
+    (report,) = trtplug.reports(fast)
+    assert [reason.code for node in report.torch_ops for reason in node.reasons] == [ReasonCode.EXCLUDED_BY_USER]
+
+
 def test_weights_made_in_inference_mode_are_inputs():
     """They count no versions: a change could not be noticed."""
     with torch.inference_mode():
@@ -167,6 +195,23 @@ def test_a_graph_compiled_again_replaces_its_report():
     eager(x)
     (after,) = trtplug.reports(eager)
     assert after is not before
+
+
+def test_dynamos_own_tools_stay_useful(caplog):
+    def function(x):
+        y = torch.relu(x) * 2
+        torch._dynamo.graph_break()
+        return torch.tanh(y) + 1
+
+    fast = compiled(function)
+    explained = torch._dynamo.explain(fast)(torch.ones(3))
+    assert (explained.graph_count, explained.graph_break_count) == (2, 1)
+    with caplog.at_level(logging.INFO, logger="trtplug"):  # as TORCH_LOGS="trtplug" sets it
+        fast(torch.ones(3))
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("trtplug")] == [
+        "graph 0: 2 of 2 compute nodes in 1 TensorRT engine(s)",
+        "graph 1: 2 of 2 compute nodes in 1 TensorRT engine(s)",
+    ]
 
 
 def test_reports_of_something_else():

@@ -1,4 +1,4 @@
-"""One graph of Dynamo's, compiled; compiled again where a parameter was changed."""
+"""One graph of Dynamo's, compiled; where a parameter was changed, the engines that hold it are built again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from trtplug.cache import Kept
 from trtplug.compilation import Compilation
 from trtplug.engine import EngineModule
 from trtplug.errors import op_name, source_line
@@ -79,6 +80,7 @@ class Graph:
             if place not in written and is_state(node, example_inputs[place])
         ]
         self._number = session.number()
+        self._kept: Kept | None = None
         self._lock = threading.Lock()
         self._built = self._build(example_inputs)
 
@@ -100,7 +102,7 @@ class Graph:
     def _build(self, inputs: Sequence[Any]) -> _Built:
         stamps = Stamps(self._frozen, inputs)
         session, lifted = self._session, self._lift(inputs)
-        run = Compilation(session.settings, session.registry, None)
+        run = Compilation(session.settings, session.registry, None, self._kept)
         strict = session.settings.strict_plugins
         with run.stage("lower"), tracing_turn():
             lowered = lower_lifted(lifted, self._ranges, session.registry, session.settings, strict=strict)
@@ -109,6 +111,7 @@ class Graph:
         engines = run.build_all(lowered)
         with run.stage("link"):
             linked = link(lowered.graph_module, run.parts, [EngineModule(engine, executor) for engine in engines])
+            self._kept = Kept(lowered, run.parts, engines)
         report = run.report(lowered, engines, executor.name)
         session.reports[self._number] = report
         _log.info("graph %d: %s", self._number, report.summary())

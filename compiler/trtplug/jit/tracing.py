@@ -8,6 +8,7 @@ about half a second; composite ops stay whole there too.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from torch.fx.traceback import preserve_node_meta
 
 from trtplug.lowering import graphs
 from trtplug.lowering.functionalize import remove_writes, writes
+
+_HOLDER = re.compile(r"^[LG]\['\w+'\]\.?")
+"""``L['self'].`` and the like, as Dynamo names a local or global variable."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +125,14 @@ def _through_autograd(graph_module: fx.GraphModule, fakes: Sequence[Any]) -> Tra
 
 
 def _take_names(traced: fx.GraphModule, graph_module: fx.GraphModule) -> None:
-    """Calls the inputs as Dynamo does."""
+    """Calls the inputs as Dynamo does, and modules as the model does: without the variable that holds the model."""
     pairs = zip(traced.graph.find_nodes(op="placeholder"), graph_module.graph.find_nodes(op="placeholder"))
     for node, original in pairs:
         node._rename(original.name)
+    for node in traced.graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            node.meta["nn_module_stack"] = {key: (_HOLDER.sub("", path), kind) for key, (path, kind) in stack.items()}
 
 
 def _set_output(graph_module: fx.GraphModule, results: tuple[Any, ...]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trtplug.assembly import registry
     from trtplug.compilation import FallbackWarning, compile, explain
     from trtplug.compiled import CompiledModule
+    from trtplug.covering import CoverageReport, coverage
     from trtplug.errors import (
         ArtefactError,
         BuildError,
@@ -43,6 +44,7 @@ __all__ = [
     "CompilationReport",
     "CompiledModule",
     "ConversionError",
+    "CoverageReport",
     "ExecutorError",
     "FallbackWarning",
     "Input",
@@ -57,6 +59,7 @@ __all__ = [
     "TrtplugError",
     "WeightsError",
     "compile",
+    "coverage",
     "explain",
     "load",
     "registry",
@@ -70,6 +73,7 @@ _HOME = {
     "trtplug.assembly": ("registry",),
     "trtplug.compilation": ("FallbackWarning", "compile", "explain"),
     "trtplug.compiled": ("CompiledModule",),
+    "trtplug.covering": ("CoverageReport", "coverage"),
     "trtplug.errors": (
         "ArtefactError",
         "BuildError",

@@ -131,31 +131,48 @@ class CompilationReport:
         total = sum(node.flops for node in self.nodes)
         return sum(node.flops for node in self.nodes if node.engine is not None) / total if total else None
 
+    @property
+    def shares(self) -> list[dict[str, Any]]:
+        """What part of the nodes, and of the work, is in TensorRT: a name, the parts, and the same in words."""
+        inside = len(self.nodes) - len(self.torch_ops)
+        found = [share("nodes", {"converted": self.share}, f"{self.share:.1%} ({inside} of {len(self.nodes)})")]
+        if self.flop_share is not None:
+            found.append(share("FLOPs", {"converted": self.flop_share}, f"{self.flop_share:.1%}"))
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as what JSON can say; ``docs/report.schema.json`` describes it."""
+        return {
+            "nodes": [_as_json(node) for node in self.nodes],
+            "engines": [dataclasses.asdict(engine) for engine in self.engines],
+            "stages": dict(self.stages),
+            "passes": [dict(item) for item in self.passes],
+            "executor": self.executor,
+            "versions": dict(self.versions),
+            "warnings": list(self.warnings),
+            "units": [dataclasses.asdict(unit) for unit in self.units],
+            "crossings": [dataclasses.asdict(crossing) for crossing in self.crossings],
+            "suggestions": [{**dataclasses.asdict(item), "gain": item.gain} for item in self.suggestions],
+            "originals": [dataclasses.asdict(original) for original in self.originals],
+        }
+
     def to_json(self, indent: int | None = 2) -> str:
-        """Everything, as JSON."""
-        return json.dumps(
-            {
-                "nodes": [_as_json(node) for node in self.nodes],
-                "engines": [dataclasses.asdict(engine) for engine in self.engines],
-                "stages": dict(self.stages),
-                "passes": [dict(item) for item in self.passes],
-                "executor": self.executor,
-                "versions": dict(self.versions),
-                "warnings": list(self.warnings),
-                "units": [dataclasses.asdict(unit) for unit in self.units],
-                "crossings": [dataclasses.asdict(crossing) for crossing in self.crossings],
-                "suggestions": [{**dataclasses.asdict(item), "gain": item.gain} for item in self.suggestions],
-                "originals": [dataclasses.asdict(original) for original in self.originals],
-            },
-            indent=indent,
-        )
+        """`to_dict`, as text."""
+        return json.dumps(self.to_dict(), indent=indent)
 
     def to_html(self) -> str:
-        """One self-contained page."""
-        from jinja2 import Environment, PackageLoader, select_autoescape
+        """One self-contained page: the partition as a picture, every node with its reason, search and filters."""
+        from trtplug.page import render_page
 
-        environment = Environment(loader=PackageLoader("trtplug", "templates"), autoescape=select_autoescape())
-        return environment.get_template("report.html").render(report=self)
+        summary = self.summary()
+        document = {
+            "summary": summary,
+            "versions": dict(self.versions),
+            "shares": self.shares,
+            "ops": [],
+            "model": self.to_dict(),
+        }
+        return render_page(f"trtplug: {summary}", document)
 
     def print(self, file: Any = None, *, nodes: bool = False, passes: bool = False) -> None:
         """Prints the tables to a file, or to standard output.
@@ -183,6 +200,15 @@ class CompilationReport:
         """One line."""
         inside = len(self.nodes) - len(self.torch_ops)
         return f"{inside} of {len(self.nodes)} compute nodes in {len(self.engines)} TensorRT engine(s)"
+
+
+def share(name: str, parts: Mapping[str, float], words: str) -> dict[str, Any]:
+    """One bar of the page: fractions of the whole by status, and the same in words."""
+    return {
+        "name": name,
+        "parts": [{"status": status, "share": part} for status, part in parts.items()],
+        "words": words,
+    }
 
 
 def _as_json(node: NodeRecord) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from trtplug_registry.errors import (
 from trtplug_registry.executor import Engine, Executor, RunOptions
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
+from trtplug_registry.nature import nature
 from trtplug_registry.passes import PHASES, LoweringPass, applied, decline, lowering_pass, take_notes
 from trtplug_registry.pipeline import order_passes
 from trtplug_registry.plugins import Plugin, PluginManager
@@ -133,6 +134,7 @@ __all__ = [
     "index_into",
     "lowering_pass",
     "map_tensors",
+    "nature",
     "order_passes",
     "overloads_named",
     "qualified_name",

@@ -17,6 +17,7 @@ from trtplug_registry.converter import Converter, check_signature, qualified_nam
 from trtplug_registry.errors import DeclarationError, unknown_name
 from trtplug_registry.facts import Opaque, SymbolicSize, describe_node, describe_value
 from trtplug_registry.fingerprint import fingerprint
+from trtplug_registry.nature import nature
 from trtplug_registry.passes import LoweringPass
 from trtplug_registry.pipeline import order_passes
 from trtplug_registry.plugins import Plugin
@@ -267,7 +268,7 @@ class Registry:
         if claims is None or not claims.converters:
             unfit = "; ".join(self._faults[c] for c in self._faults if c.target_name == qualified_name(op))
             text = unfit or f"no plugin has a converter for {qualified_name(op)}"
-            return refuse(ReasonCode.NO_CONVERTER, seen=text)
+            return refuse(ReasonCode.NO_CONVERTER, seen=text, because="" if unfit else nature(op))
         call = self._call(claims, op, node)
         if isinstance(call, Reason):
             return Unsupported((call,))

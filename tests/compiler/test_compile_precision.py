@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import page_data
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification
 from typer.testing import CliRunner
@@ -85,7 +86,7 @@ def test_the_report_tells_each_dtype_and_why(head):
     assert (by_name["linear_1"].dtype, by_name["linear_1"].precision) == ("float16", "")
     assert "statistics" in by_name["layer_norm"].precision
     assert {item["dtype"] for item in json.loads(report.to_json())["nodes"]} == {"float16", "float32"}
-    assert "<td>float16</td>" in report.to_html()
+    assert {item["dtype"] for item in page_data(report.to_html())["model"]["nodes"]} == {"float16", "float32"}
     assert "float32 ×" in str(report)
     text = io.StringIO()
     report.print(text, nodes=True)

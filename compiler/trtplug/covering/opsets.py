@@ -55,7 +55,7 @@ def zoo() -> Mapping[str, tuple[int, int]]:
 
     A checked-in count (``zoo.tsv``), over exported graphs of vision, text and audio architectures.
     """
-    text = importlib.resources.files("trtplug.coverage").joinpath("zoo.tsv").read_text()
+    text = importlib.resources.files("trtplug.covering").joinpath("zoo.tsv").read_text()
     rows = csv.DictReader(text.splitlines(), delimiter="\t")
     return {row["op"]: (int(row["models"]), int(row["calls"])) for row in rows}
 

@@ -6,16 +6,18 @@ import dataclasses
 import enum
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
-from trtplug.coverage.samples import sample
+from trtplug.covering.samples import sample
 from trtplug.errors import op_name
-from trtplug_registry import Converter, Reason, ReasonCode, Registry, qualified_name
+from trtplug.lowering import Lifted, lower_lifted
+from trtplug_registry import Converter, Reason, ReasonCode, Registry, nature, qualified_name
 
 
 class OpStatus(enum.StrEnum):
@@ -87,7 +89,7 @@ class OpCoverage:
         return self.status is not OpStatus.UNSUPPORTED
 
 
-def judge(registry: Registry, op: OpOverload, known: Mapping[str, Any] | None = None) -> OpCoverage:
+def judge(registry: Registry, op: OpOverload, known: dict[str, Any]) -> OpCoverage:
     """What becomes of an op, as far as that can be said without a model.
 
     An op that a converter claims is converted: the converter's domain says which calls. One that is written with other
@@ -96,7 +98,7 @@ def judge(registry: Registry, op: OpOverload, known: Mapping[str, Any] | None = 
     Args:
         registry: answers.
         op: the overload.
-        known: what `follow` returned for this op before.
+        known: what `follow` returned before, by the op's name; what it returns now is added.
     """
     name, schema = qualified_name(op), str(op._schema)
     candidates = candidates_of(registry, op)
@@ -108,8 +110,10 @@ def judge(registry: Registry, op: OpOverload, known: Mapping[str, Any] | None = 
         return OpCoverage(name, schema, OpStatus.UNSUPPORTED, candidates, reasons=reasons)
     if _is_size_arithmetic(op):
         return OpCoverage(name, schema, OpStatus.FOLDED, by="sizes are derived where they are used")
-    found = follow(registry, op) if known is None else known
-    reasons = tuple(_reason(item) for item in found.get("reasons", ()))
+    if name not in known:
+        known[name] = follow(registry, op)
+    found = known[name]
+    reasons = tuple(reason_of(item) for item in found.get("reasons", ()))
     return OpCoverage(name, schema, OpStatus(found["status"]), (), tuple(found["decomposes_to"]), found["by"], reasons)
 
 
@@ -156,35 +160,43 @@ def _is_size_arithmetic(op: OpOverload) -> bool:
 
 def follow(registry: Registry, op: OpOverload) -> dict[str, Any]:
     """Lowers one guessed call of an op that no converter claims; what became of it, as JSON-able data."""
-    from trtplug.lowering import decompose
-
-    def unsupported(seen: str) -> dict[str, Any]:
-        return {
-            "status": OpStatus.UNSUPPORTED.value,
-            "decomposes_to": (),
-            "by": "",
-            "reasons": [Reason(ReasonCode.NO_CONVERTER, seen=seen).to_json()],
-        }
-
     alone = f"no plugin has a converter for {qualified_name(op)}"
     if op not in registry.decompositions and not _is_composite(op):
-        return unsupported(f"{alone}, and nobody writes it with other ops")
+        return _unsupported(op, alone)
     with _quiet():
         graph_module = sample(op)
         if graph_module is None:
-            return unsupported(f"{alone}; it is written with other ops, but no call could be guessed to follow it")
-        (fate,) = decompose(graph_module, registry).values()
-    left = [node for node in _calls(graph_module) if not registry.lookup(node)]
-    names = sorted({op_name(node) for node in _calls(graph_module)})
-    if fate.kind == "torch" or left:
-        others = ", ".join(sorted({op_name(node) for node in left if node.target is not op}))
-        return unsupported(f"{alone}; what it is written with has none either: {others}" if others else alone)
-    status = OpStatus.DECOMPOSED if names else OpStatus.FOLDED
-    return {"status": status.value, "decomposes_to": names, "by": fate.by, "reasons": []}
+            return _unsupported(op, f"{alone}; it is written with other ops, but no call could be guessed to follow it")
+        (name,) = (node.name for node in _calls(graph_module))
+        spec = pytree.tree_flatten(((), {}))[1]
+        names = tuple(node.name for node in graph_module.graph.find_nodes(op="placeholder"))
+        lowered = lower_lifted(Lifted(graph_module, spec, spec, names, (), {}, False), {}, registry)
+    fate = lowered.history.get(name)
+    remaining = list(_calls(lowered.graph_module))
+    left = sorted({op_name(node) for node in remaining if not registry.lookup(node)})
+    if left:
+        others = ", ".join(other for other in left if other != qualified_name(op))
+        return _unsupported(op, f"{alone}; what it is written with has none either: {others}" if others else alone)
+    return {
+        "status": (OpStatus.DECOMPOSED if remaining else OpStatus.FOLDED).value,
+        "decomposes_to": sorted({op_name(node) for node in remaining}),
+        "by": fate.by if fate else "",
+        "reasons": [],
+    }
 
 
-def _calls(graph_module: GraphModule) -> Iterable[Any]:
-    """The calls of ops that make tensors."""
+def _unsupported(op: OpOverload, seen: str) -> dict[str, Any]:
+    reason = Reason(ReasonCode.NO_CONVERTER, seen=seen, because=nature(op))
+    return {
+        "status": OpStatus.UNSUPPORTED.value,
+        "decomposes_to": [],
+        "by": "",
+        "reasons": [reason.to_json()],
+    }
+
+
+def _calls(graph_module: GraphModule) -> Iterator[Node]:
+    """The calls of ops; getitems and size arithmetic are none."""
     for node in graph_module.graph.nodes:
         if node.op == "call_function" and isinstance(node.target, OpOverload):
             yield node
@@ -213,5 +225,6 @@ class _quiet(warnings.catch_warnings):  # noqa: N801  # reads like the context m
         self._logger.setLevel(self._level)
 
 
-def _reason(data: Mapping[str, str]) -> Reason:
+def reason_of(data: Mapping[str, str]) -> Reason:
+    """A reason from its JSON."""
     return Reason(ReasonCode(data["code"]), **{name: text for name, text in data.items() if name != "code"})

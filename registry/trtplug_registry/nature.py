@@ -1,0 +1,26 @@
+"""What Torch's own tags say of an op that keeps it out of a TensorRT engine, whoever might want to convert it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch._ops import OpOverload
+
+_TAGS: Mapping[torch.Tag, str] = {
+    torch.Tag.nondeterministic_seeded: "it draws from Torch's random generator, which an engine does not reach",
+    torch.Tag.data_dependent_output: "it hands a value to Python, which cannot happen inside an engine",
+    torch.Tag.dynamic_output_shape: "the shape of its result depends on values, not only on the inputs' shapes",
+}
+
+
+def nature(op: OpOverload) -> str:
+    """Why an op is hard or impossible to convert by what it is, in words, or ""."""
+    for tag, words in _TAGS.items():
+        if tag in op.tags:
+            return words
+    if op._schema.is_mutable:
+        return "it writes to its arguments; lowering makes values of such writes where it can"
+    if op._schema.name.endswith("_backward"):
+        return "it computes a gradient; engines are for inference"
+    return ""

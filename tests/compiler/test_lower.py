@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import random
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,11 @@ from conftest_lowering import CORE, assert_runs_as, aten, registry_of, takes, ta
 from conftest_models import EXAMPLES, Attention, Constants, Counters, Nested, Tied, convolutions
 from torch import nn
 
+import trtplug
 from trtplug.errors import InputError, LoweringError
 from trtplug.lowering import lower, run_lowered
 from trtplug.settings import Settings
+from trtplug.testing import admissible_order
 from trtplug.tracing import Input, as_program, trace
 from trtplug_registry import Only, Registry
 
@@ -41,6 +45,23 @@ def test_equals_the_model(example, registry):
     for _ in range(2):  # twice, for what is kept between calls
         assert_runs_as(lowered, untouched, *example.args(), **example.kwargs())
     assert [record.id for record in lowered.passes].count("lower:retrace") == example.retraces
+
+
+@pytest.fixture(scope="module")
+def late_passes():
+    return tuple(item for item in trtplug.registry().passes if item.phase == "late")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_some_passes_in_another_order(example, late_passes):
+    """The whole stage, numbers compared after each pass, in an order that the user asks for."""
+    chosen = [item.id for item in admissible_order(late_passes, random.Random(str(example)), share=0.8)]
+    registry = trtplug.registry(
+        pass_order=[f"{one} < {two}" for one, two in itertools.pairwise(chosen)],
+        disable_passes=[item.id for item in late_passes if item.id not in chosen],
+    )
+    assert [item.id for item in registry.passes if item.phase == "late"] == chosen
+    lower(trace(example.make(), example.args(), example.kwargs()), registry, Settings(verify=True), strict=True)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)

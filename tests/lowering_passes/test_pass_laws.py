@@ -1,51 +1,223 @@
-"""Law 7, over every pass of every installed plugin, on models that each of the built-in passes has work in."""
+"""Law 7 over every pass of every installed plugin: alone and in any admissible order, on models and random graphs."""
 
 from __future__ import annotations
 
+import copy
+import random
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import fx, nn
 from torch.export import Dim
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import trtplug
-from trtplug.testing import check_pass
+from trtplug.lowering.functionalize import remove_writes
+from trtplug.lowering.lift import lift
+from trtplug.testing import admissible_order, check_pass
 from trtplug_registry import LoweringPass
+
+f = nn.functional
+
+PASSES = trtplug.registry().passes
+LATE = tuple(item for item in PASSES if item.phase == "late")
 
 
 def mixed_types(x: torch.Tensor, y: torch.Tensor) -> Any:
-    return x.half() * y + x, torch.where(x > y, x, 1), x.int() / 3, (x + 2.5).long() + y
+    promoted = x.half() * y + x, torch.where(x > y, x, 1), x.int() / 3, (x + 2.5).long() + y
+    return *promoted, (x > 0) & (y < 0.5), x.sum() + y, x.clamp(min=y.half())
 
 
 def views(x: torch.Tensor, y: torch.Tensor) -> Any:
     flat = x.reshape(x.shape[0], -1).contiguous().view(x.shape).clone()
-    return flat, y.permute(0, 1), y[:], y.expand(y.shape).detach(), torch.cat([x, y]).flatten(1)
+    same = y.permute(0, 1), y[:], y.expand(y.shape).detach(), y.transpose(0, 0).clone(), flat.view(-1)
+    return flat, *same, torch.cat([x, y]).flatten(1), x.t().t().unsqueeze(0).squeeze(0) * 2, x.new_zeros(x.shape[0], 2)
 
 
-def folded(x: torch.Tensor, y: torch.Tensor) -> Any:
-    table = torch.arange(8).view(2, 4).float()
-    return x @ torch.eye(4) + table[0], y + torch.full((4,), 7.0), torch.ones(3) * 2
+def constants(x: torch.Tensor, y: torch.Tensor) -> Any:
+    table, eye = torch.arange(8).view(2, 4).float(), torch.eye(4)
+    made = torch.ones_like(eye), y.new_ones(3) * 2, torch.full((2,), 7), (x @ eye).sum() + eye.t().sum()
+    return x @ eye + table[0], y + torch.full((4,), 7.0), *made
 
 
 def unused(x: torch.Tensor, y: torch.Tensor) -> Any:
     torch.exp(x)
     torch.split(y, 2, 1)
-    return nn.functional.dropout(x, 0.5, False)
+    return f.dropout(x, 0.5, False)
 
 
-def from_sizes(x: torch.Tensor, y: torch.Tensor) -> Any:
+def sizes(x: torch.Tensor, y: torch.Tensor) -> Any:
     n = x.shape[0]
-    return x.reshape(n * 4), y.sum(0).expand(n, 4), torch.arange(n * 2 + 1)
+    return (
+        x.reshape(n * 4),
+        y.sum(0).expand(n, 4),
+        torch.arange(n * 2 + 1),
+        torch.full((n // 2 + 1,), n),
+        x.exp().view(-1),
+    )
 
 
-MODELS = (mixed_types, views, folded, unused, from_sizes)
-PASSES = trtplug.registry().passes
+def randomness(x: torch.Tensor, y: torch.Tensor) -> Any:
+    torch.rand(2)
+    return f.dropout(x, 0.5, True), f.dropout(y, 0.5, False), torch.rand_like(x) + y, torch.rand_like(x)
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def repeated(x: torch.Tensor, y: torch.Tensor) -> Any:
+    return (x + y) * (x + y), (x + y).relu().relu(), x @ y + x @ y, x.neg().neg(), (x * 1 + 0) / 1, x.exp().log()
+
+
+class Weights(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.arange(16.0).view(4, 4))
+        self.bias = nn.Parameter(torch.arange(4.0))
+        self.register_buffer("count", torch.zeros(1))
+        self.register_buffer("mask", torch.ones(4, 4, dtype=torch.bool).tril())
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        self.count.add_(1)
+        weight = self.weight.masked_fill(~self.mask, 0.0)
+        product = x @ self.weight + self.bias, torch.addmm(self.bias, x, self.weight)
+        product += (f.linear(x, self.weight, self.bias),)
+        return f.linear(x, weight.t()) * self.count, self.weight, y @ self.weight.t().contiguous(), *product
+
+
+class Network(nn.Module):
+    """What passes fuse and fold: normalization after convolution, attention, activations written out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+        self.layer_norm, self.qkv = nn.LayerNorm(4), nn.Linear(4, 12)
+        self.eval()
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        image = self.norm(self.convolution(x[None, None])).relu()
+        q, k, v = self.qkv(self.layer_norm(y)).chunk(3, -1)
+        attended = torch.softmax(q @ k.t() / 2, -1) @ v
+        mean = y.mean(-1, keepdim=True)
+        normed = (y - mean) / torch.sqrt((y - mean).pow(2).mean(-1, keepdim=True) + 1e-5)
+        gelu = 0.5 * y * (1 + torch.erf(y / 2**0.5))
+        return image, attended, normed, gelu, y * torch.sigmoid(y), y / (y.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+MODELS: tuple[Any, ...] = (mixed_types, views, constants, unused, sizes, randomness, repeated, Weights, Network)
+ARGS = torch.randn(4, 4), torch.randn(4, 4)
+
+
+class _Function(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return self.function(x, y)
+
+
+def graph_of(model: Any, dynamic: bool) -> fx.GraphModule:
+    module = model() if isinstance(model, type) else _Function(model)
+    shapes = ({0: Dim.AUTO}, {0: Dim.AUTO}) if dynamic else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export's own
+        exported = torch.export.export(module, copy.deepcopy(ARGS), dynamic_shapes=shapes)
+    return lift(exported).graph_module
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["static", "dynamic"])
+def graphs(request: pytest.FixtureRequest) -> dict[str, fx.GraphModule]:
+    return {model.__name__: graph_of(model, request.param) for model in MODELS}
+
+
 @pytest.mark.parametrize("item", PASSES, ids=lambda item: item.id)
-def test_pass_keeps_what_it_must(item: LoweringPass, model: Any, dynamic: bool) -> None:
-    shapes = (({0: Dim.AUTO}, {0: Dim.AUTO}),) if dynamic else None  # the function's parameters are *args
-    check_pass(item, model, (torch.randn(4, 4), torch.randn(4, 4)), dynamic_shapes=shapes)
+def test_a_pass_alone(item: LoweringPass, graphs: dict[str, fx.GraphModule]) -> None:
+    for graph_module in graphs.values():
+        check_pass(item, graph_module, ARGS)
+
+
+def run_in_turn(passes: Sequence[LoweringPass], graph_module: fx.GraphModule, args: Sequence[Any]) -> None:
+    """Holds each pass to law 7 on what those before it left."""
+    graph_module = copy.deepcopy(graph_module)
+    for item in passes:
+        check_pass(item, graph_module, args)
+        item.function(graph_module)
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=3, deadline=None)
+def test_passes_in_any_admissible_order(draw: random.Random) -> None:
+    for model in draw.sample(MODELS, 3):
+        run_in_turn(admissible_order(LATE, draw, share=0.8), graph_of(model, dynamic=draw.random() < 0.5), ARGS)
+
+
+def test_every_pass_draws_before_and_after() -> None:
+    for item in PASSES:
+        assert "→" in (item.function.__doc__ or ""), item.id
+
+
+# --- random graphs ----------------------------------------------------------------------------------------------------
+
+CALLS: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
+    "add": lambda x, y: x + y if x.shape == y.shape else x + y.sum(),
+    "sub": lambda x, y: x - y.mean(dtype=torch.float32),
+    "mul number": lambda x, y: x * 1,
+    "mul": lambda x, y: x * y if x.shape == y.shape else x * 2.5,
+    "div": lambda x, y: x / 3,
+    "relu": lambda x, y: torch.relu(x),
+    "sigmoid": lambda x, y: torch.sigmoid(x),
+    "neg": lambda x, y: -x,
+    "half": lambda x, y: x.half(),
+    "int": lambda x, y: x.int(),
+    "float": lambda x, y: x.float(),
+    "same dtype": lambda x, y: x.to(x.dtype),
+    "t": lambda x, y: x.transpose(0, -1),
+    "flat": lambda x, y: x.reshape(-1),
+    "squares": lambda x, y: x.reshape(-1, 4) if x.numel() % 4 == 0 and x.numel() else x,
+    "unsqueeze": lambda x, y: x.unsqueeze(0),
+    "squeeze": lambda x, y: x.squeeze(),
+    "expand": lambda x, y: x.expand(x.shape),
+    "row": lambda x, y: x[0] if x.dim() > 1 else x,
+    "head": lambda x, y: x[:2],
+    "clone": lambda x, y: x.clone(),
+    "detach": lambda x, y: x.detach(),
+    "cat": lambda x, y: torch.cat([x, y.reshape(x.shape)]) if x.shape == y.shape else torch.cat([x, x]),
+    "split": lambda x, y: x.split(1)[0],
+    "product": lambda x, y: x.float() @ y.float() if x.shape == y.shape == (4, 4) else x,
+    "softmax": lambda x, y: torch.softmax(x.float(), -1),
+    "where": lambda x, y: torch.where(x > 0, x, 0),
+    "dropout": lambda x, y: f.dropout(x, 0.5, False),
+    "constant": lambda x, y: x + torch.arange(4.0) if x.shape[-1] == 4 else x,
+    "in place": lambda x, y: x.relu_(),
+}
+
+STEPS = st.lists(st.tuples(st.sampled_from(list(CALLS)), st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=14)
+
+
+def random_graph(steps: list[tuple[str, int, int]]) -> fx.GraphModule:
+    def run(x: torch.Tensor, y: torch.Tensor) -> Any:
+        held = [x + 0, y + 0]
+        for name, one, two in steps:
+            value = held[one % len(held)]
+            if value.dim() and value.numel():
+                held.append(CALLS[name](value, held[two % len(held)]))
+        return tuple(held[-4:])
+
+    graph_module = make_fx(run, tracing_mode="fake", pre_dispatch=True)(*ARGS)
+    assert remove_writes(graph_module) == {}
+    graph_module.recompile()
+    return graph_module
+
+
+@given(STEPS, st.randoms(use_true_random=False))
+@settings(max_examples=12, deadline=None)
+def test_random_graphs(steps: list[tuple[str, int, int]], draw: random.Random) -> None:
+    graph_module = random_graph(steps)
+    for item in draw.sample(PASSES, 3):
+        check_pass(item, graph_module, ARGS)
+    run_in_turn(admissible_order(LATE, draw, share=0.8), graph_module, ARGS)

@@ -16,7 +16,7 @@ from trtplug.testing.drawn import DrawnCall, Layout, call_of
 from trtplug.testing.errors import LawViolationError, NotApplicableError, UndescribedError
 from trtplug.testing.graphs import CallGraph, call_graph
 from trtplug.testing.laws import Law, check_converter
-from trtplug.testing.passes import check_pass
+from trtplug.testing.passes import admissible_order, check_pass
 from trtplug.testing.profiles import CI, NIGHTLY, Profile
 from trtplug.testing.running import registry_of, run_op
 from trtplug.testing.symbolic import SizeOf
@@ -36,6 +36,7 @@ __all__ = [
     "Profile",
     "SizeOf",
     "UndescribedError",
+    "admissible_order",
     "call_graph",
     "call_of",
     "calls",

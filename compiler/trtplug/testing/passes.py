@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -55,6 +56,27 @@ def check_pass(
     if trial.apply(" the second time"):
         trial.fail("it changes the graph again when it is run once more: it is not idempotent")
     return changed
+
+
+def admissible_order(
+    passes: Sequence[LoweringPass], draw: random.Random, *, share: float = 1.0
+) -> tuple[LoweringPass, ...]:
+    """A random order of passes that their ``before`` and ``after`` admit.
+
+    Args:
+        passes: of one phase.
+        draw: what decides.
+        share: of the passes that are in it; the others still hold those before and after them apart.
+    """
+    left, order = list(passes), []
+    while left:
+        ids = {item.id for item in left}
+        waiting = {name for item in left for name in item.before} | {item.id for item in left if ids & set(item.after)}
+        item = draw.choice([item for item in left if item.id not in waiting])
+        left.remove(item)
+        if draw.random() < share:
+            order.append(item)
+    return tuple(order)
 
 
 def _lifted(model: Any, inputs: Sequence[Any], dynamic_shapes: Any) -> fx.GraphModule:

@@ -1,6 +1,6 @@
 """``torch.ops.trtplug.stored_engine``: a call of an engine that carries it, so that Torch's own formats can hold it.
 
-    stored_engine(Tensor[] inputs, SymInt[] sizes, Tensor data, str signature, str executor="auto") -> Tensor[]
+    stored_engine(Tensor[] inputs, Tensor data, str signature, SymInt[] sizes=[], str executor="auto") -> Tensor[]
 
 ``data`` is a uint8 tensor, the file that `trtplug.artefacts.engines.write_engine` writes: the plan, and what the
 network means. ``signature`` is JSON: the engine's name, the SHA-256 of ``data``, and dtypes and sizes of inputs and
@@ -20,7 +20,9 @@ import torch
 if TYPE_CHECKING:
     from trtplug.engine import CompiledEngine
 
-SCHEMA = 'stored_engine(Tensor[] inputs, SymInt[] sizes, Tensor data, str signature, str executor="auto") -> Tensor[]'
+SCHEMA = (
+    'stored_engine(Tensor[] inputs, Tensor data, str signature, SymInt[] sizes=[], str executor="auto") -> Tensor[]'
+)
 
 _LIBRARY = torch.library.Library("trtplug", "FRAGMENT")
 _PREPARED: dict[tuple[str, str, str], tuple[Any, Callable[..., Any]]] = {}
@@ -109,7 +111,11 @@ def _described(signature: str) -> dict[str, Any]:
 
 
 def _run(
-    inputs: Sequence[torch.Tensor], sizes: Sequence[int], data: torch.Tensor, signature: str, executor: str = "auto"
+    inputs: Sequence[torch.Tensor],
+    data: torch.Tensor,
+    signature: str,
+    sizes: Sequence[int] = (),
+    executor: str = "auto",
 ) -> list[torch.Tensor]:
     device = inputs[0].device.type if inputs else "cpu"
     known = _PREPARED.get((signature, executor, device))
@@ -140,7 +146,11 @@ def _without_gradient(*args: Any, **kwargs: Any) -> Any:
 
 
 def _fake(
-    inputs: Sequence[torch.Tensor], sizes: Sequence[Any], data: torch.Tensor, signature: str, executor: str = "auto"
+    inputs: Sequence[torch.Tensor],
+    data: torch.Tensor,
+    signature: str,
+    sizes: Sequence[Any] = (),
+    executor: str = "auto",
 ) -> list[torch.Tensor]:
     from trtplug.artefacts.engines import binding_from_json
     from trtplug.engine_op import Registered, result_shapes

@@ -183,7 +183,7 @@ def test_the_executor_and_the_device_can_be_chosen(compiled, tmp_path):
 # --- where things go --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".ts", ".engine", ".zip"])
+@pytest.mark.parametrize("suffix", [".onnx", ".engine", ".zip"])
 def test_other_suffixes_are_explained(suffix, compiled, tmp_path):
     with pytest.raises(trtplug.SettingsError, match=r"no format for the suffix '\.\w+'; use \.trtp"):
         trtplug.save(compiled("writes"), tmp_path / f"model{suffix}")

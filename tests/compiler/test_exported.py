@@ -1,4 +1,4 @@
-"""``.pt2``: a real ExportedProgram, read by Torch alone, refused without trust before anything in it is looked at."""
+"""Torch's own formats: ``.pt2``, a real ExportedProgram, and ``.ts``; read by Torch alone, refused without trust."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ TORCHS_COPY = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def saved(tmp_path_factory):
     made = {}
 
-    def get(name):
+    def get(name, suffix=".pt2"):
         if name not in made:
             torch.manual_seed(0)
-            compiled = CASES[name][0]()
-            file = trtplug.save(compiled, tmp_path_factory.mktemp("saved") / "model.pt2")
-            made[name] = compiled, file
-        return made[name]
+            made[name] = CASES[name][0]()
+        if (name, suffix) not in made:
+            made[name, suffix] = trtplug.save(made[name], tmp_path_factory.mktemp("saved") / f"model{suffix}")
+        return made[name], made[name, suffix]
 
     return get
 
@@ -61,6 +61,8 @@ assert [name for name in sys.modules if "trtplug" in name and sys.modules[name]]
 program = torch.export.load(sys.argv[1])
 args, kwargs = torch.load(sys.argv[2])
 torch.save(torch.utils._pytree.tree_leaves(program.module()(*args, **kwargs)), sys.argv[3])
+args, kwargs = torch.load(sys.argv[5])
+torch.save(torch.jit.load(sys.argv[4])(*args), sys.argv[6])
 """
 
 
@@ -68,10 +70,15 @@ def test_torch_alone_loads_and_runs_it_without_plugins_and_without_tensorrt(save
     original, file = saved("mixed")
     args, kwargs = CASES["mixed"][1](5)
     torch.save((args, kwargs), tmp_path / "in.pt")
-    command = [sys.executable, "-W", "error", "-c", PLAIN, file, "in.pt", "out.pt"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    sizes, script = saved("sizes", ".ts")
+    given = CASES["sizes"][1](5)
+    torch.save(given, tmp_path / "in.ts.pt")
+    command = [sys.executable, "-W", "error", "-W", "ignore:`torch.jit:DeprecationWarning", "-c", PLAIN]
+    paths = [file, "in.pt", "out.pt", script, "in.ts.pt", "out.ts.pt"]
+    done = subprocess.run([*command, *paths], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert_same(torch.load(tmp_path / "out.pt"), pytree.tree_leaves(original(*args, **kwargs)))
+    assert_same(torch.load(tmp_path / "out.ts.pt"), sizes(*given[0]))
 
 
 @TORCHS_COPY
@@ -124,31 +131,34 @@ class Bomb:
         return os.system, ("echo executed > executed",)
 
 
+@pytest.mark.parametrize("suffix", [".pt2", ".ts"])
 @pytest.mark.parametrize("content", ["pickle", "zip", "real"])
-def test_nothing_is_read_without_trust(content, saved, tmp_path, monkeypatch):
+def test_nothing_is_read_without_trust(content, suffix, saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    file = tmp_path / "model.pt2"
+    file = tmp_path / f"model{suffix}"
     if content == "pickle":
         file.write_bytes(pickle.dumps(Bomb()))
     elif content == "zip":
         torch.save(Bomb(), file)
     else:
-        file.write_bytes(saved("writes")[1].read_bytes())
+        file.write_bytes(saved("writes", suffix)[1].read_bytes())
     opened = []
     sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-    with pytest.raises(trtplug.ArtefactError, match=r"Torch unpickles a \.pt2 file.*trusted=True"):
+    with pytest.raises(trtplug.ArtefactError, match=rf"Torch unpickles a \{suffix} file.*trusted=True"):
         trtplug.load(file)
     assert str(file) not in opened
-    assert os.listdir(tmp_path) == ["model.pt2"]
+    assert os.listdir(tmp_path) == [f"model{suffix}"]
 
 
-def test_damage_is_refused(saved, tmp_path):
-    """Cut off at every member, and a byte changed in every member's data."""
-    data = saved("mixed")[1].read_bytes()
-    file = tmp_path / "model.pt2"
-    with zipfile.ZipFile(saved("mixed")[1]) as opened:
-        members = [(info.header_offset, info.filename, info.file_size) for info in opened.infolist()]
-    for place, _, _ in members:
+@pytest.mark.parametrize("suffix", [".pt2", ".ts"])
+def test_damage_is_refused(suffix, saved, tmp_path):
+    """Cut off at every member, and a byte of an engine changed: Torch does not look, its digest does."""
+    source = saved("sizes", suffix)[1]
+    data = source.read_bytes()
+    file = tmp_path / f"model{suffix}"
+    with zipfile.ZipFile(source) as opened:
+        members = [info.header_offset for info in opened.infolist()]
+    for place in members:
         file.write_bytes(data[:place])
         with pytest.raises(trtplug.ArtefactError, match=str(file)):
             trtplug.load(file, trusted=True)
@@ -188,21 +198,52 @@ def test_an_op_that_is_not_registered_is_named(tmp_path, capfd):
     assert capfd.readouterr().err == ""  # Torch's own words are in the error
 
 
+# --- TorchScript ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["counter", "writes", "sizes", "strided"])
+def test_torchscript_is_the_saved_model(name, tmp_path):
+    original = CASES[name][0]()
+    file = trtplug.save(original, tmp_path / "model.ts")
+    loaded = trtplug.load(file, trusted=True, executor="reference")
+    assert loaded.report == original.report
+    for size in (2, 4, 8, 3):  # sizes stay sizes
+        args, kwargs = CASES[name][1](size)
+        copies = pytree.tree_map_only(torch.Tensor, torch.clone, args)
+        assert_same(loaded(*copies, **kwargs), original(*args, **kwargs))
+        assert_same(copies, args)
+
+
+@pytest.mark.parametrize(("name", "words"), [("mixed", "inputs are not all tensors"), ("fixed", "inputs are not all")])
+def test_what_torchscript_has_no_type_for(name, words, saved, tmp_path):
+    with pytest.raises(
+        trtplug.ArtefactError, match=rf"TorchScript cannot hold the model: its {words}.*save it as \.trtp"
+    ):
+        trtplug.save(saved(name)[0], tmp_path / "model.ts")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_script_that_is_not_ours_is_named(tmp_path):
+    file = tmp_path / "model.ts"
+    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
+        torch.jit.save(torch.jit.script(nn.ReLU()), file)
+    with pytest.raises(trtplug.ArtefactError, match=r"trtplug\.save did not write it.*torch\.jit\.load"):
+        trtplug.load(file, trusted=True)
+
+
 # --- the op -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_op_keeps_no_engine_alive():
-    compiled = trtplug.compile(nn.ReLU(), (torch.randn(3),), min_block_size=1)
-    data, signature = stored_engine.packed(compiled.engines[0])
-    x = torch.randn(3)
-    before = len(stored_engine._PREPARED)
-    (result,) = torch.ops.trtplug.stored_engine([x], [], data, signature)
-    assert_same(result, torch.relu(x))
-    assert len(stored_engine._PREPARED) == before + 1
-    del data
-    other, signature = stored_engine.packed(trtplug.compile(nn.Tanh(), (torch.randn(3),), min_block_size=1).engines[0])
-    torch.ops.trtplug.stored_engine([x], [], other, signature)
-    assert len(stored_engine._PREPARED) <= before + 1
+    x, keys = torch.randn(3), []
+    for module in (nn.ReLU(), nn.Tanh()):
+        compiled = trtplug.compile(module, (x,), min_block_size=1)
+        data, signature = stored_engine.packed(compiled.engines[0])
+        (result,) = torch.ops.trtplug.stored_engine([x], data, signature)
+        assert_same(result, module(x))
+        keys.append((signature, "auto", "cpu"))
+        assert keys[-1] in stored_engine._PREPARED
+    assert keys[0] not in stored_engine._PREPARED  # its data was gone when the second one came
 
 
 def test_the_op_is_checked_by_torch():
@@ -210,8 +251,8 @@ def test_the_op_is_checked_by_torch():
     data, signature = stored_engine.packed(compiled.engines[0])
     torch.library.opcheck(
         torch.ops.trtplug.stored_engine.default,
-        ([torch.randn(3, 2)], [], data, signature),
+        ([torch.randn(3, 2)], data, signature),
         test_utils=("test_schema", "test_faketensor"),
     )
     with pytest.raises(trtplug.ArtefactError, match="SHA-256 is not the signature's"):
-        torch.ops.trtplug.stored_engine([torch.randn(3, 2)], [], data + 1, signature)
+        torch.ops.trtplug.stored_engine([torch.randn(3, 2)], data + 1, signature)

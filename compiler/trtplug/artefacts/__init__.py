@@ -1,4 +1,4 @@
-"""Compiled models on disk: ``.trtp``, Torch's ``.pt2``, and folders of bare engines. See ``docs/artefacts.md``."""
+"""Compiled models on disk: ``.trtp``, Torch's ``.pt2`` and ``.ts``, folders of engines. See ``docs/artefacts.md``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "save"]
 
-_SUFFIX, _EXPORTED = ".trtp", ".pt2"
+_SUFFIX, _EXPORTED, _SCRIPT = ".trtp", ".pt2", ".ts"
 
 
 def save(compiled: CompiledModule, path: str | os.PathLike[str]) -> Path:
@@ -24,12 +24,13 @@ def save(compiled: CompiledModule, path: str | os.PathLike[str]) -> Path:
 
     The suffix says how. ``model.trtp`` is one file with everything that the model needs to run again: `load` reads it,
     without the model's source, a GPU, or the plugins that converted it. ``model.pt2`` is an ``ExportedProgram``, whose
-    engines are calls of a registered op: ``torch.export.load`` reads it wherever trtplug is installed. A path without a
-    suffix, or one that ends in a slash, is a folder: the bare engines, and a manifest that says what they take and
-    return, for programs that speak to TensorRT themselves; what is left to Torch is only listed there.
+    engines are calls of a registered op: ``torch.export.load`` reads it wherever trtplug is installed. ``model.ts``
+    is TorchScript, for what still loads that. A path without a suffix, or one that ends in a slash, is a folder: the
+    bare engines, and a manifest that says what they take and return, for programs that speak to TensorRT themselves;
+    what is left to Torch is only listed there.
 
     What is written appears at its place when it is complete, and not before; what was there is kept until then. The
-    same model gives the same bytes, except as a ``.pt2``.
+    same model gives the same bytes, except in Torch's formats.
 
     Returns:
         The file or folder.
@@ -49,6 +50,10 @@ def save(compiled: CompiledModule, path: str | os.PathLike[str]) -> Path:
         from trtplug.artefacts.exported import save_exported
 
         save_exported(compiled, target)
+    elif kind == _SCRIPT:
+        from trtplug.artefacts.script import save_script
+
+        save_script(compiled, target)
     else:
         from trtplug.artefacts.folder import save_folder
 
@@ -66,8 +71,8 @@ def load(
     """Loads a model that `save` wrote to a file.
 
     A ``.trtp`` file is data: nothing in it is executed while it is loaded, and every byte of it is checked first. What
-    the loaded model then runs are its engines and the registered ops that its graphs name. A ``.pt2`` file is unpickled
-    by Torch, which runs what the file says, so it is not even opened without `trusted`.
+    the loaded model then runs are its engines and the registered ops that its graphs name. ``.pt2`` and ``.ts`` files
+    are unpickled by Torch, which runs what they say, so they are not even opened without `trusted`.
 
     Args:
         path: of the file.
@@ -87,15 +92,16 @@ def load(
     """
     target = _place(path)
     kind, place = _kind(path), None if device is None else torch.device(device)
-    if kind == _EXPORTED:
+    if kind in (_EXPORTED, _SCRIPT):
         if not trusted:
             raise ArtefactError(
                 target,
                 f"Torch unpickles a {kind} file, which runs what the file says: trusted=True, if you trust its maker",
             )
         from trtplug.artefacts.exported import load_exported
+        from trtplug.artefacts.script import load_script
 
-        return load_exported(target, executor, place)
+        return (load_exported if kind == _EXPORTED else load_script)(target, executor, place)
     if kind != _SUFFIX:
         raise SettingsError(
             f"load: {os.fspath(path)} is a folder or has no suffix; a folder of engines holds no Torch part, so it is"
@@ -118,11 +124,12 @@ def _kind(path: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(path)
     suffix = Path(text).suffix
-    if suffix in (_SUFFIX, _EXPORTED) and not os.path.isdir(text):
+    if suffix in (_SUFFIX, _EXPORTED, _SCRIPT) and not os.path.isdir(text):
         return suffix
     if not suffix or text.endswith(("/", os.sep)) or os.path.isdir(text):
         return ""
     raise SettingsError(
         f"{text}: there is no format for the suffix {suffix!r}; use .trtp for one file that trtplug.load reads,"
-        " .pt2 for an ExportedProgram, or a path without a suffix (or with a slash at its end) for a folder of engines"
+        " .pt2 for an ExportedProgram, .ts for TorchScript, or a path without a suffix (or with a slash at its end)"
+        " for a folder of engines"
     )

@@ -65,12 +65,12 @@ def save_exported(compiled: CompiledModule, target: Path) -> None:
     """
     program = exported(compiled, target)
     try:
-        with replaced_file(target) as file, _quietly():
+        with replaced_file(target) as file, quietly():
             torch.export.save(program, file, extra_files={_REPORT: compiled.report.to_json()})
     except OSError:
         raise
     except Exception as error:  # Torch raises many kinds
-        raise ArtefactError(target, f"torch.export.save refuses it: {_cause(error)}") from error
+        raise ArtefactError(target, f"torch.export.save refuses it: {cause_of(error)}") from error
 
 
 def exported(compiled: CompiledModule, target: Path) -> ExportedProgram:
@@ -78,12 +78,12 @@ def exported(compiled: CompiledModule, target: Path) -> ExportedProgram:
     try:
         module = PortableModule(compiled)
         args, kwargs = module.example()
-        with _quietly():
+        with quietly():
             return torch.export.export(module, args, kwargs, dynamic_shapes=module.dynamic_shapes(), strict=False)
     except Malformed as error:
         raise ArtefactError(target, f"the model cannot be saved: {error.what}") from error
     except Exception as error:  # torch.export raises many kinds
-        raise ArtefactError(target, f"torch.export refuses the model: {_cause(error)}") from error
+        raise ArtefactError(target, f"torch.export refuses the model: {cause_of(error)}") from error
 
 
 class EngineCall(nn.Module):
@@ -100,7 +100,7 @@ class EngineCall(nn.Module):
         count = len(inputs) - self.sizes
         data = self.get_buffer("data")
         call = torch.ops.trtplug.stored_engine
-        made: list[torch.Tensor] = call(list(inputs[:count]), list(inputs[count:]), data, self.signature, self.executor)
+        made: list[torch.Tensor] = call(list(inputs[:count]), data, self.signature, list(inputs[count:]), self.executor)
         return made
 
 
@@ -210,11 +210,11 @@ def _portable(linked: fx.GraphModule, lowered: Lowered, executor: str) -> fx.Gra
             attributes[str(node.target)] = (
                 EngineCall(value.engine, executor) if isinstance(value, EngineModule) else value
             )
+    made = fx.GraphModule(attributes, graph, "Portable")
     for mutation in lowered.mutations:
-        if mutation.kind == "buffer":
-            path = str(mutation.target)
-            attributes.setdefault(path, graphs.attribute(lowered.graph_module, path))
-    return fx.GraphModule(attributes, graph, "Portable")
+        if mutation.kind == "buffer" and mutation.target not in attributes:  # written, and never read
+            graphs.assign(made, str(mutation.target), graphs.attribute(lowered.graph_module, mutation.target))
+    return made
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -231,12 +231,12 @@ def load_exported(target: Path, executor: str, device: torch.device | None) -> L
     files = {_REPORT: ""}
     logged: list[BaseException] = []
     try:
-        with open(target, "rb") as file, _quietly(), _caught(logged):
+        with open(target, "rb") as file, quietly(), _caught(logged):
             program = torch.export.load(file, extra_files=files)
     except OSError as error:
         raise ArtefactError(target, f"it cannot be read: {error.strerror}") from error
     except Exception as error:  # Torch raises many kinds
-        raise ArtefactError(target, f"torch.export.load cannot read it: {_cause([*logged, error][0])}") from error
+        raise ArtefactError(target, f"torch.export.load cannot read it: {cause_of([*logged, error][0])}") from error
     report = read_report(target, files[_REPORT], "torch.export.load")
     _check_engines(program, chosen)
     if device is not None:
@@ -268,9 +268,9 @@ def _check_engines(program: ExportedProgram, executor: str) -> None:
     for node in program.graph_module.graph.nodes:
         if node.target is not torch.ops.trtplug.stored_engine.default:
             continue
-        data, signature = node.args[2:4]
+        data, signature = node.args[1:3]
         stored_engine.check(program.state_dict[held[data.name]], signature)
-        node.args = (*node.args[:4], executor)
+        node.args, node.kwargs = node.args[:4], {**node.kwargs, "executor": executor}
     program.graph_module.recompile()
 
 
@@ -293,7 +293,7 @@ def _caught(errors: list[BaseException]) -> Iterator[None]:
             logger.removeFilter(collect)
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """The first line of the error that started it."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
@@ -306,10 +306,11 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """What Torch deprecates inside of its own formats is no news to the user."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", "No complete tensor found in the group", UserWarning)
+        for words in ("No complete tensor found in the group", "The TorchScript type system doesn't support"):
+            warnings.filterwarnings("ignore", words, UserWarning)
         yield

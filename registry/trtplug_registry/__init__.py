@@ -17,6 +17,7 @@ from trtplug_registry.errors import (
     UnknownNameError,
     unknown_name,
 )
+from trtplug_registry.examples import Example
 from trtplug_registry.executor import Engine, Executor, RunOptions
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
@@ -83,6 +84,7 @@ __all__ = [
     "Domain",
     "Either",
     "Engine",
+    "Example",
     "Executor",
     "Explanation",
     "ListOf",

@@ -136,6 +136,8 @@ def _check_consistent(name: str, spec: Spec, arguments: Mapping[str, Spec]) -> N
         inner = inner.item
     if isinstance(inner, Axis) and inner.of not in arguments:
         raise DeclarationError(f"domain: {name} is an axis of {inner.of!r}, which has no spec")
+    if isinstance(inner, Tensor) and not (isinstance(inner.rank, tuple) and len(inner.rank) == 2):
+        raise DeclarationError(f"domain: the rank of {name} is (lowest, highest), not {inner.rank!r}")
     if isinstance(inner, Tensor) and (not inner.dtypes or inner.rank[0] > inner.rank[1]):
         raise DeclarationError(f"domain: {name} admits nothing: {inner}")
     if isinstance(inner, Only) and not inner.values:

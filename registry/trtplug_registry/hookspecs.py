@@ -13,6 +13,7 @@ import pluggy
 from torch._ops import OpOverload
 
 from trtplug_registry.converter import Converter
+from trtplug_registry.examples import Example
 from trtplug_registry.executor import Executor
 from trtplug_registry.passes import LoweringPass
 
@@ -42,3 +43,8 @@ def trtplug_decompositions() -> Mapping[OpOverload, Callable[..., Any]]:  # type
 @hookspec
 def trtplug_executors() -> Iterable[Executor]:  # type: ignore[empty-body]  # a specification has no body
     """Runtimes for finished engines."""
+
+
+@hookspec
+def trtplug_examples() -> Iterable[Example]:  # type: ignore[empty-body]  # a specification has no body
+    """Small models on which passes, decompositions and opaque converters have work to do, for ``trtplug certify``."""

@@ -17,6 +17,7 @@ from torch._ops import OpOverload
 from trtplug_registry import hookspecs
 from trtplug_registry.converter import Converter
 from trtplug_registry.errors import PassOrderError, PluginError, PluginWarning, TrtplugError, unknown_name
+from trtplug_registry.examples import Example
 from trtplug_registry.executor import Executor
 from trtplug_registry.hookspecs import CONTRACT, GROUP
 from trtplug_registry.passes import LoweringPass
@@ -48,6 +49,7 @@ class Plugin:
     passes: tuple[LoweringPass, ...] = ()
     decompositions: Mapping[OpOverload, Callable[..., Any]] = dataclasses.field(default_factory=dict)
     executors: tuple[Executor, ...] = ()
+    examples: tuple[Example, ...] = ()
     error: str = ""
     seconds: float = 0.0
 
@@ -91,18 +93,26 @@ class PluginManager:
         """The names of those that are there and blocked."""
         return frozenset(self._blocked)
 
-    def load_entry_points(self) -> None:
+    @staticmethod
+    def entry_point_names() -> frozenset[str]:
+        """The names of the plugins that are installed; imports none of them."""
+        return frozenset(entry.name for entry in importlib.metadata.entry_points(group=GROUP))
+
+    def load_entry_points(self, only: str = "") -> None:
         """Loads every plugin that an installed distribution names in the entry-point group ``trtplug``.
+
+        Args:
+            only: the name of the one plugin to load; all where it is "".
 
         Raises:
             UnknownNameError: `block` names a plugin that does not exist.
             PluginError: in strict mode, a plugin cannot be loaded.
         """
-        found = importlib.metadata.entry_points(group=GROUP)
+        found = [entry for entry in importlib.metadata.entry_points(group=GROUP) if only in ("", entry.name)]
         for entry in sorted(found, key=lambda entry: (entry.name, entry.dist.name if entry.dist else "")):
             distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
             self.register(entry.load, entry.name, distribution=distribution, version=version, lazy=True)
-        for name in self.block - self.names:
+        for name in self.block - self.names if not only else ():
             raise unknown_name("plugin", name, self.names)
 
     def settle_passes(self, *, disable: Sequence[str] = (), order: Sequence[str] = ()) -> None:
@@ -221,14 +231,20 @@ def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
     for kind, names in (("lowering passes", [p.name for p in passes]), ("executors", [e.name for e in executors])):
         for twice in sorted({name for name in names if names.count(name) > 1}):
             raise PluginError(f"it has two {kind} named {twice!r}")
+    examples = _declared(hook.trtplug_examples(), Example, "trtplug_examples")
     decompositions: dict[OpOverload, Callable[..., Any]] = {}
     for mapping in hook.trtplug_decompositions():
         _check_decompositions(mapping)
         decompositions |= mapping
+    subjects = {c.target_name for c in converters} | {p.name for p in passes} | {op.name() for op in decompositions}
+    for example in examples:
+        if example.subject not in subjects:
+            raise unknown_name("subject of an example", example.subject, subjects)
     return {
         "converters": tuple(dataclasses.replace(item, **stamp, built_in=built_in) for item in converters),
         "passes": tuple(_stamped(item, name) for item in passes),
         "executors": tuple(dataclasses.replace(item, **stamp) for item in executors),
+        "examples": tuple(dataclasses.replace(item, **stamp) for item in examples),
         "decompositions": types.MappingProxyType(decompositions),
     }
 

@@ -40,6 +40,7 @@ class Relation:
         holds: whether a call (static or symbolic) satisfies it; None where eager itself demands it.
         arrange: changes a drawn call, in place, so that it satisfies the relation. Sizes are ints there.
         because: why TensorRT needs it.
+        opaque: whether it is a predicate that knows nothing of drawing: most drawn calls may be refused by it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Relation:
     holds: Callable[[Call], bool] | None = None
     arrange: Callable[[dict[str, Any], Choose], None] | None = None
     because: str = ""
+    opaque: bool = False
 
     def refusal(self, call: Call) -> Reason | None:
         if self.holds is None or self.holds(call):

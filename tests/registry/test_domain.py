@@ -142,3 +142,8 @@ def test_a_relation_speaks_of_what_it_saw():
     domain = Domain(relation, self=Tensor())
     reason = domain.refusal({"self": tensor(2)})
     assert str(reason) == "relation: self: self = float32[2], but needs an even rank (it pairs axes)"
+
+
+def test_a_rank_that_is_no_pair_is_an_error():
+    with pytest.raises(DeclarationError, match=r"the rank of self is \(lowest, highest\), not 1"):
+        Domain(self=Tensor(rank=1))

@@ -15,6 +15,8 @@ from trtplug_registry import (
     FLOATS,
     INTS,
     Domain,
+    Example,
+    Executor,
     PluginError,
     PluginManager,
     PluginWarning,
@@ -118,6 +120,11 @@ BAD = {
     "not a converter": (
         "trtplug_contract = 1\ndef trtplug_converters(): return [3]",
         "returned 3, which is not a Conv",
+    ),
+    "an example of nothing": (
+        "from trtplug_registry import Example\ntrtplug_contract = 1\n"
+        "def trtplug_examples(): return [Example('tidi', len, tuple)]",
+        "unknown subject of an example 'tidi'",
     ),
     "not a mapping": ("trtplug_contract = 1\ndef trtplug_decompositions(): return {'a': 3}", "maps overloads to func"),
 }
@@ -225,6 +232,7 @@ def test_every_hook_is_documented_and_tested():
     assert set(hooks) == {
         "trtplug_converters",
         "trtplug_decompositions",
+        "trtplug_examples",
         "trtplug_executors",
         "trtplug_lowering_passes",
     }
@@ -235,15 +243,13 @@ def test_every_hook_is_documented_and_tested():
 
 
 def test_each_hook_is_asked():
-    from trtplug_registry import Executor
-
     executor = Executor("here", lambda: None, lambda engine: lambda *args: args)
     manager = PluginManager(strict=True)
     decompositions = {aten.relu.default: lambda self: self.clamp(min=0)}
-    manager.register(
-        make_plugin(converters=[relu], lowering_passes=[nothing], decompositions=decompositions, executors=[executor]),
-        "acme",
-    )
+    example = Example("nothing", torch.relu, lambda: (torch.ones(2),))
+    brought = {"converters": [relu], "lowering_passes": [nothing], "executors": [executor], "examples": [example]}
+    manager.register(make_plugin(**brought, decompositions=decompositions), "acme")
+    assert [(e.plugin, e.subject) for e in manager.plugins[0].examples] == [("acme", "nothing")]
     registry = Registry(manager.plugins)
     assert [c.id for c in registry] == ["acme:aten::relu"]
     assert [p.id for p in registry.passes] == ["acme:nothing"]

@@ -152,6 +152,41 @@ def doctor_command(json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command("certify")
+def certify_command(
+    plugin: Annotated[str, typer.Argument(help="An installed plugin, as `trtplug plugins` names it.")],
+    profile: Annotated[str, typer.Option(help="How much is tried: ci or nightly.")] = "ci",
+    executor: Annotated[str, typer.Option(help="What runs the networks.")] = "reference",
+    strict: Annotated[bool, typer.Option("--strict", help="What is unproven fails, too.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Try every law on everything that a plugin brings. Exits with 1 where one is violated (or unproven: --strict)."""
+    try:
+        from trtplug.cli.certify import judged, print_verdicts, summary
+        from trtplug.testing import Status, plugin_cases
+    except ModuleNotFoundError as error:
+        raise TrtplugError(f"certify needs the test kit ({error}): pip install trtplug[testing]") from error
+
+    cases = plugin_cases(plugin, profile=profile)
+    verdicts = judged(cases, profile, executor, show=not json and sys.stderr.isatty())
+    _print_json(summary(plugin, profile, executor, verdicts)) if json else print_verdicts(plugin, verdicts)
+    bad = {Status.VIOLATED, *([Status.UNPROVEN] if strict else [])}
+    if any(verdict.status in bad for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command("new-plugin")
+def new_plugin_command(
+    name: Annotated[str, typer.Argument(help="Of the distribution and the plugin, such as my-ops.")],
+    into: Annotated[Path, typer.Option(help="The folder that gets the new one.")] = Path(),
+) -> None:
+    """Write a plugin that works at once: a custom op, converters, a lowering pass, and tests that hold."""
+    from trtplug.cli.new_plugin import new_plugin
+
+    folder = new_plugin(name, into)
+    typer.echo(f"wrote {folder}\nnext: cd {folder} && pip install -e '.[test]' && pytest")
+
+
 def _print_json(value: Any) -> None:
     import json
 

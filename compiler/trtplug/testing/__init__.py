@@ -10,10 +10,11 @@ What a converter is tried with comes from its own domain: nothing has to be writ
 """
 
 from trtplug.testing.cases import LawCase, law_cases
+from trtplug.testing.certify import PluginCase, Status, Verdict, plugin_cases
 from trtplug.testing.compare import Mismatch, mismatch
 from trtplug.testing.drawing import calls, values
 from trtplug.testing.drawn import DrawnCall, Layout, call_of
-from trtplug.testing.errors import LawViolationError, NotApplicableError, UndescribedError
+from trtplug.testing.errors import LawViolationError, NotApplicableError, UndescribedError, UnprovenError
 from trtplug.testing.graphs import CallGraph, call_graph
 from trtplug.testing.laws import Law, check_converter
 from trtplug.testing.passes import admissible_order, check_pass
@@ -33,9 +34,13 @@ __all__ = [
     "Layout",
     "Mismatch",
     "NotApplicableError",
+    "PluginCase",
     "Profile",
     "SizeOf",
+    "Status",
     "UndescribedError",
+    "UnprovenError",
+    "Verdict",
     "admissible_order",
     "call_graph",
     "call_of",
@@ -45,6 +50,7 @@ __all__ = [
     "check_registry",
     "law_cases",
     "mismatch",
+    "plugin_cases",
     "registry_of",
     "run_op",
     "values",

@@ -29,10 +29,10 @@ class LawCase:
         dtype = f"-{str(self.dtype).removeprefix('torch.')}" if self.dtype is not None else ""
         return f"{self.converter.id}-{self.converter.name}{dtype}-{self.law}"
 
-    def check(self, profile: Profile | str | None = None) -> None:
+    def check(self, profile: Profile | str | None = None, executor: str = "reference") -> None:
         """See `check_converter`; the profile is that of the environment where None is given."""
         chosen = profile_of_environment() if profile is None else profile
-        check_converter(self.registry, self.converter, self.law, dtype=self.dtype, profile=chosen)
+        check_converter(self.registry, self.converter, self.law, dtype=self.dtype, profile=chosen, executor=executor)
 
     def __str__(self) -> str:
         return self.id

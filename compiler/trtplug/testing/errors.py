@@ -19,6 +19,10 @@ class NotApplicableError(TrtplugError):
     """A law has nothing to say here, and why: a dtype that eager has no kernel for on this device, say."""
 
 
+class UnprovenError(TrtplugError):
+    """There is nothing to try a law on: no call can be drawn, and no example is given."""
+
+
 class UndrawableError(NotApplicableError):
     """There is no value to draw: `Not` over all values of a type, say."""
 

@@ -351,7 +351,7 @@ def contexts() -> list[dict[str, Any]]:
             {"model": name, "what": "first call, its context with it", "ms": 1e3 * (time.perf_counter() - start)}
         )
         loaded = next(iter(module._run._loaded.values()))
-        loaded = loaded._loaded
+        loaded = loaded._loaded  # the engine itself
         session = module._run._local.session
 
         def context(strategy: str = "", cache: Any = None, loaded: Any = loaded) -> Any:

@@ -11,7 +11,7 @@ import torch
 
 from trtplug.errors import ExecutorError
 from trtplug.executors import session as sessions
-from trtplug.executors.session import Session
+from trtplug.executors.session import Failure, Session
 from trtplug_registry import TensorFacts
 
 
@@ -56,6 +56,13 @@ class Context:
         return told
 
 
+class Quiet:
+    """A logger that has heard nothing."""
+
+    def take(self) -> tuple[str, ...]:
+        return ()
+
+
 @pytest.fixture
 def context() -> Context:
     return Context()
@@ -65,10 +72,8 @@ def context() -> Context:
 def session(context: Context, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setattr(Session, "_enqueue", lambda self: self._context.execute_async_v3(0))
 
-    def failure(what: str, inputs: Any = None) -> ExecutorError:
-        return ExecutorError(f"engine_0 {what}" + (f" {sessions.given(inputs)}" if inputs else ""))
-
-    return Session(Engine(), context, torch.device("cpu"), failure, lambda inputs: None)
+    failure = Failure("engine_0", Quiet())
+    return Session(Engine(), context, None, torch.device("cpu"), failure)
 
 
 def rows(count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -131,7 +136,7 @@ def test_a_shape_that_was_refused_is_told_again(session: Session, context: Conte
 
 def test_failed_work_breaks_it(session: Session, context: Context) -> None:
     context.works = False
-    with pytest.raises(ExecutorError, match=r"failed \[3, 4\], 3"):
+    with pytest.raises(ExecutorError, match=r"failed; called with \[3, 4\], 3"):
         session((rows(3), 3))
     assert session.broken
 

@@ -6,7 +6,7 @@ differ from the last call's; addresses likewise; results are allocated by Torch,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,32 +23,38 @@ def raw_stream(index: int) -> int:
     return int(torch._C._cuda_getCurrentRawStream(index))  # torch.cuda.current_stream makes an object of it: 2 µs
 
 
+class Failure:
+    """Makes the errors of one engine: what is wrong, what it was called with, and TensorRT's words."""
+
+    def __init__(self, name: str, logger: Any) -> None:
+        self._name, self._logger = name, logger
+
+    def __call__(self, what: str, inputs: Sequence[Any] | None = None) -> ExecutorError:
+        words = "".join(f"\n  TensorRT: {message}" for message in self._logger.take())
+        called = "" if inputs is None else f"; called with {given(inputs)}"
+        return ExecutorError(f"{self._name} {what}{called}{words}")
+
+
 class Session:
     """An execution context on one device. Not for several threads at once.
 
     Args:
         engine: what is run.
         context: TensorRT's, for this engine.
+        owner: what the context needs, and must not outlive.
         device: of the tensors.
-        failure: makes an error of what is wrong and the inputs, with TensorRT's words.
-        elsewhere: told of inputs that are all on another device of this type.
+        failure: makes errors.
 
-    Called with the inputs in order; returns the results, or None where it has passed the inputs `elsewhere`.
+    Called with the inputs in order; returns the results, or None where the tensors are all on another device.
 
     Attributes:
         broken: whether work could not be enqueued: what the context still holds is not known.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        context: Any,
-        device: torch.device,
-        failure: Callable[..., ExecutorError],
-        elsewhere: Callable[[Sequence[Any]], None],
-    ) -> None:
-        self._engine, self._context, self._device = engine, context, device
-        self._failure, self._elsewhere = failure, elsewhere
+    def __init__(self, engine: Engine, context: Any, owner: Any, device: torch.device, failure: Failure) -> None:
+        self._context = context  # first, so that it goes first
+        self._owner = owner
+        self._engine, self._device, self._failure = engine, device, failure
         self.broken = False
         self._index = -1 if device.type == "cpu" else device.index
         count = len(engine.inputs)
@@ -86,7 +92,6 @@ class Session:
                 continue
             if value.dtype is not dtype or value.get_device() != index:
                 if index >= 0 and same_device(self._engine, inputs) != index:
-                    self._elsewhere(inputs)
                     return None
                 raise self._wrong(name, dtype, value)
             if place in self._overwritten:

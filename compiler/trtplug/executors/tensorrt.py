@@ -12,7 +12,7 @@ import torch
 from trtplug._tensorrt import TensorRTUnavailable, library
 from trtplug.errors import ExecutorError
 from trtplug.executors.contexts import Contexts
-from trtplug.executors.session import Session, given, same_device
+from trtplug.executors.session import Failure, Session, same_device
 from trtplug.network import NetworkBuilder
 from trtplug.network.logger import new_logger
 from trtplug_registry import CONTRACT, Engine, Executor, hookimpl
@@ -61,11 +61,10 @@ class EngineRun:
     def __init__(self, engine: Engine) -> None:
         assert engine.plan is not None
         self.engine = engine
-        self._runtime: Any = None
+        self._logger = new_logger()
         self._loaded: dict[int, Contexts] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._logger = new_logger()
         self._session(())  # kernels are compiled now, not in the first call; and what cannot run is known now
 
     def __call__(self, *inputs: Any) -> tuple[torch.Tensor, ...]:
@@ -79,10 +78,16 @@ class EngineRun:
             if session.broken:
                 self._local.__dict__.clear()  # the next call gets another context
             raise
-        return self(*inputs) if results is None else results
+        return results if results is not None else self._elsewhere(inputs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EngineRun:
         return self  # nothing of it that a call sees ever changes
+
+    def _elsewhere(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+        """A call with tensors of another device than the last one's."""
+        results = self._session(inputs)(inputs)
+        assert results is not None
+        return results
 
     def _session(self, inputs: Sequence[Any]) -> Session:
         """This thread's session on the device of the inputs, which becomes the one that is tried first."""
@@ -97,29 +102,23 @@ class EngineRun:
         return session
 
     def _open(self, index: int) -> Session:
-        context = self._load(index).make()
+        contexts = self._load(index)
+        context = contexts.make()
+        failure = Failure(self.engine.name, self._logger)
         if context is None:
             free, _ = torch.cuda.mem_get_info(index)
-            raise self._failure(f"has no execution context on cuda:{index}, where {free:,} bytes are free")
-
-        def elsewhere(inputs: Sequence[Any]) -> None:
-            self._session(inputs)
-
-        return Session(self.engine, context, torch.device("cuda", index), self._failure, elsewhere)
+            raise failure(f"has no execution context on cuda:{index}, where {free:,} bytes are free")
+        self._logger.take()
+        return Session(self.engine, context, contexts, torch.device("cuda", index), failure)
 
     def _load(self, index: int) -> Contexts:
         """The engine on a device. TensorRT loads on the device that is current."""
         with self._lock:
             if index not in self._loaded:
-                self._runtime = self._runtime or library().Runtime(self._logger)  # must outlive the engines
+                runtime = library().Runtime(self._logger)
                 with torch.cuda.device(index):
-                    loaded = self._runtime.deserialize_cuda_engine(self.engine.plan)
+                    loaded = runtime.deserialize_cuda_engine(self.engine.plan)
                 if loaded is None:
-                    raise self._failure(f"cannot be loaded on cuda:{index}")
-                self._loaded[index] = Contexts(loaded, index, self.engine.run_options)
+                    raise Failure(self.engine.name, self._logger)(f"cannot be loaded on cuda:{index}")
+                self._loaded[index] = Contexts(loaded, runtime, index, self.engine.run_options)
             return self._loaded[index]
-
-    def _failure(self, what: str, inputs: Sequence[Any] | None = None) -> ExecutorError:
-        words = "".join(f"\n  TensorRT: {message}" for message in self._logger.take())
-        called = "" if inputs is None else f"; called with {given(inputs)}"
-        return ExecutorError(f"{self.engine.name} {what}{called}{words}")

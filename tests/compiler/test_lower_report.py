@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from trtplug.jit import session
 from trtplug.lowering import lower
 from trtplug.report_tables import render
 from trtplug.settings import Settings
+from trtplug.testing import check_pass
 from trtplug.tracing import trace
 from trtplug_registry import (
     CONTRACT,
@@ -222,3 +226,21 @@ def test_a_plugins_converter_of_a_composite_op_is_called(monkeypatch):
     assert len(called) == 2
     (just_in_time,) = trtplug.reports(fast)
     assert [item.by for item in just_in_time.originals if item.op == "aten::hardswish"] == ["mine:aten::hardswish"]
+
+
+def test_the_page_about_passes_is_true():
+    page = (Path(__file__).parents[2] / "docs" / "passes.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    plugin = types.ModuleType("page")
+    exec(source, vars(plugin))
+    registry = with_plugin(plugin)
+    x = torch.randn(3, 4)
+    for item in registry.passes:
+        if item.plugin == "mine":
+            assert check_pass(item, lambda x: torch.sigmoid(x) * x + 1, (x,)) is (item.name == "fuse")
+    report = trtplug.explain(nn.SiLU(), (x,), registry=registry)
+    assert {"by-hand: there is nothing that it could do": 1} in [item["declined"] for item in report.passes]
+    commands = re.findall(r"trtplug explain model.py:make ([^#\n]*)", page)
+    assert len(commands) == 5
+    for command in commands:
+        assert command.split()[0] in CliRunner().invoke(app, ["explain", "--help"], env={"COLUMNS": "200"}).output

@@ -31,6 +31,7 @@ FAMILIES = (
     "normalization",
     "convolution",
     "pooling",
+    "quantization",
 )
 
 

@@ -48,18 +48,18 @@ def within_target(argument: str = "dtype") -> Relation:
     return Relation("elements within the range of the dtype", ("self", argument), None, arrange)
 
 
-def computed_bytes() -> Relation:
+def computed_bytes(name: str = "self") -> Relation:
     """A byte tensor comes from outside: a picture, say."""
 
     def is_constant(call: Mapping[str, Any]) -> bool:
-        return any(facts.constant for facts in tensors_in(call["self"]) if facts.dtype == torch.uint8)
+        return any(facts.constant for facts in tensors_in(call[name]) if facts.dtype == torch.uint8)
 
     def arrange(call: dict[str, Any], choose: Choose) -> None:
-        call["self"] = call["self"]._replace(constant=call["self"].constant and not is_constant(call))
+        call[name] = call[name]._replace(constant=call[name].constant and not is_constant(call))
 
     return Relation(
         "bytes that are not known at compile time",
-        ("self",),
+        (name,),
         lambda call: not is_constant(call),
         arrange,
         "TensorRT has no constants of bytes",

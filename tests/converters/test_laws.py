@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+import torch.ao.quantization.fx._decomposed  # noqa: F401  # registers the ops of quantized_decomposed
 
 import trtplug
 from trtplug.testing import LawCase, NotApplicableError, check_registry, law_cases

@@ -84,8 +84,10 @@ def _values(
     if torch.equal(ours, theirs) and not signed_zeros:
         return None
     if not ours.is_floating_point():
-        wrong = ours != theirs
-        return (wrong, "exact") if bool(wrong.any()) else None
+        steps = tolerance.get(ours.dtype)
+        wrong = ours != theirs if steps is None else (ours.long() - theirs.long()).abs() > steps.absolute
+        allowed = "exact" if steps is None else f"{steps.absolute:g} apart, since {steps.because}"
+        return (wrong, allowed) if bool(wrong.any()) else None
     limits = tolerance.get(ours.dtype) or DEFAULT.get(ours.dtype) or Tolerance(0, 0, "exact")
     one, two = ours.double(), theirs.double()
     moderate = two[two.isfinite() & (two.abs() <= MODERATE)].abs()

@@ -1,0 +1,426 @@
+"""Quantize and dequantize: the ops of ``quantized_decomposed``, which exported PT2E models are made of.
+
+Symmetric int8 becomes TensorRT's own quantize and dequantize layers, which it fuses into int8 kernels. A zero point, or
+a range other than that of int8, is written in float32 exactly as eager computes it: right, though not fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from trtplug_converters.cast import computed_bytes
+from trtplug_registry import (
+    FLOATS,
+    INTS,
+    Axis,
+    Choose,
+    Converter,
+    ConverterContext,
+    Domain,
+    NetworkTensor,
+    Only,
+    Optional,
+    Relation,
+    Static,
+    Tensor,
+    Tolerance,
+    converter,
+)
+
+NEEDS = ("INetworkDefinition.add_quantize", "INetworkDefinition.add_dequantize")
+"""What is there in every TensorRT that is supported; versions that have the layers but cannot build them say so."""
+
+FULL = (-128, 127)
+
+# --- the arithmetic ---------------------------------------------------------------------------------------------------
+
+
+def quantized(
+    ctx: ConverterContext, x: NetworkTensor, scale: Any, zero: Any, low: Any, high: Any, axis: int | None = None
+) -> NetworkTensor:
+    """``clamp(round(x / scale) + zero, low, high)`` as int8, halves to even.
+
+    Scale and zero are numbers or tensors: of one element, or with `axis` of one for each place on it.
+    """
+    if _is_zero(ctx, zero) and (low, high) == FULL and ctx.rank(x) > 0 and _known_size(ctx, x, axis):
+        where: dict[str, Any] = {} if axis is None else {"axis": axis % ctx.rank(x)}
+        return ctx.add("quantize", x, _tensor(ctx, scale), ctx.trt.DataType.INT8, **where).get_output(0)
+    # by the inverse, as eager does it
+    inverse = 1.0 / scale if isinstance(scale, float) else ctx.elementwise("DIV", 1.0, scale)
+    steps = ctx.unary("ROUND", ctx.elementwise("PROD", ctx.cast(x, torch.float32), _along(ctx, inverse, x, axis)))
+    if not _is_zero(ctx, zero):
+        steps = ctx.elementwise("SUM", steps, _along(ctx, _float(ctx, zero), x, axis))
+    steps = ctx.elementwise("MAX", steps, _float(ctx, low))
+    return ctx.cast(ctx.elementwise("MIN", steps, _float(ctx, high)), torch.int8)
+
+
+def dequantized(
+    ctx: ConverterContext, q: NetworkTensor, scale: Any, zero: Any, dtype: torch.dtype, axis: int | None = None
+) -> NetworkTensor:
+    """``(q - zero) * scale`` of int8, unsigned bytes or float8, in `dtype`; arguments as in `quantized`."""
+    layered = ctx.dtype(q) != torch.uint8
+    if layered and _is_zero(ctx, zero) and _known_size(ctx, q, axis):
+        return _layer(ctx, q, _tensor(ctx, scale), dtype, None if axis is None else axis % ctx.rank(q))
+    # a constant of int8 can only be dequantized; by 1, that changes nothing
+    difference = _layer(ctx, q, ctx.constant(1.0), torch.float32) if layered else ctx.cast(q, torch.float32)
+    if not _is_zero(ctx, zero):
+        difference = ctx.elementwise("SUB", difference, _along(ctx, _float(ctx, zero), q, axis))
+        if axis is None:  # where eager subtracts in the result's dtype
+            difference = ctx.cast(ctx.cast(difference, dtype), torch.float32)
+    return ctx.cast(ctx.elementwise("PROD", difference, _along(ctx, scale, q, axis)), dtype)
+
+
+def _layer(
+    ctx: ConverterContext, q: NetworkTensor, scale: NetworkTensor, dtype: torch.dtype, axis: int | None = None
+) -> NetworkTensor:
+    names = {torch.float32: "FLOAT", torch.float16: "HALF", torch.bfloat16: "BF16"}
+    where: dict[str, Any] = {} if axis is None else {"axis": axis}
+    return ctx.add("dequantize", q, scale, getattr(ctx.trt.DataType, names[dtype]), **where).get_output(0)
+
+
+def _is_zero(ctx: ConverterContext, zero: Any) -> bool:
+    if zero is None or isinstance(zero, int):
+        return not zero
+    value = ctx.frozen(zero)
+    return value is not None and not bool(value.any())
+
+
+def _known_size(ctx: ConverterContext, x: NetworkTensor, axis: int | None) -> bool:
+    """A layer takes one scale for each place on an axis only where it knows how many there are."""
+    return axis is None or isinstance(ctx.sizes(x)[axis], int)
+
+
+def _tensor(ctx: ConverterContext, scale: Any) -> NetworkTensor:
+    return ctx.constant(scale, torch.float32) if isinstance(scale, float) else scale
+
+
+def _float(ctx: ConverterContext, value: Any) -> Any:
+    return float(value) if isinstance(value, int) else ctx.cast(value, torch.float32)
+
+
+def _along(ctx: ConverterContext, coefficient: Any, x: NetworkTensor, axis: int | None) -> Any:
+    """``[C]`` as ``[1, C, 1, ...]``, to go with an axis; a number or one element as it is."""
+    if axis is None or isinstance(coefficient, float):
+        return coefficient
+    rank = ctx.rank(x)
+    return ctx.unsqueeze(coefficient, [place for place in range(rank) if place != axis % rank])
+
+
+def _one(ctx: ConverterContext, tensor: NetworkTensor) -> Any:
+    """A tensor of one element: its value where it is known, else without dimensions."""
+    value = ctx.frozen(tensor)
+    return ctx.reshape(tensor, ()) if value is None else value.reshape(()).item()
+
+
+# --- domains ----------------------------------------------------------------------------------------------------------
+
+FINITE = Tensor(FLOATS, values=(-1e30, 1e30))
+INT8 = Only(torch.int8, because="TensorRT quantizes to int8, and an engine takes unsigned bytes in but makes none")
+QUANTIZED = (torch.int8, torch.uint8, torch.float8_e4m3fn)
+STORED = Tensor(QUANTIZED, because="TensorRT dequantizes int8 and float8_e4m3fn, and has no integers of 16 bits")
+RESULT = Optional(Only(*FLOATS, because="TensorRT has no float64"))
+VECTOR = Tensor((torch.float32,), rank=(1, 1), values=(2.0**-10, 8.0))
+ZEROS = Tensor(INTS, rank=(1, 1), values=(-128, 127))
+ONE_SCALE = Tensor((torch.float32,), rank=(0, 1), values=(2.0**-10, 8.0))
+ONE_ZERO = Tensor(INTS, rank=(0, 1), values=(-128, 127))
+STEP = {
+    torch.int8: Tolerance(0, 1, "TensorRT divides by the scale, eager multiplies by its inverse: a tie goes either way")
+}
+
+
+def within_int8() -> Relation:
+    """Eager demands that the limits lie within the dtype."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        low = choose.one_of([-128, -127, choose.integer(-128, 127)])
+        call["quant_min"], call["quant_max"] = low, choose.one_of([127, choose.integer(low, 127)])
+
+    return Relation("limits within the dtype", ("quant_min", "quant_max"), None, arrange)
+
+
+def dtype_of_input() -> Relation:
+    """Eager demands that the dtype and the limits are those of input, and reads neither."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        call["dtype"] = call["input"].dtype
+        if type(call["quant_min"]) is int:
+            limits = {torch.uint8: (0, 255), torch.float8_e4m3fn: (-448, 448)}
+            call["quant_min"], call["quant_max"] = limits.get(call["dtype"], FULL)
+
+    return Relation("the dtype of input", ("dtype", "input", "quant_min", "quant_max"), None, arrange)
+
+
+def per_channel() -> Relation:
+    """One scale and one zero point for each place on the axis, which eager counts from the start."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        input = call["input"]
+        if input.rank == 0:
+            call["input"] = input = input._replace(shape=(choose.integer(1, 3),))
+        call["axis"] = call["axis"] % input.rank
+        for name in ("scales", "zero_points"):
+            if call[name] is not None:
+                call[name] = call[name]._replace(shape=(input.shape[call["axis"]],))
+
+    return Relation("one element for each place on axis", ("scales", "zero_points", "axis", "input"), None, arrange)
+
+
+def single(*names: str) -> Relation:
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        for name in names:
+            call[name] = call[name]._replace(shape=(1,) * call[name].rank)
+
+    return Relation(f"one element in {', '.join(names)}", names, None, arrange)
+
+
+# --- per tensor -------------------------------------------------------------------------------------------------------
+
+
+@converter(
+    "quantized_decomposed::quantize_per_tensor",
+    Domain(
+        within_int8(),
+        input=FINITE,
+        scale=Static(),
+        zero_point=Static(),
+        quant_min=Static(),
+        quant_max=Static(),
+        dtype=INT8,
+    ),
+    needs=NEEDS,
+    tolerance=STEP,
+)
+def quantize_per_tensor(
+    ctx: ConverterContext, input: Any, scale: float, zero_point: int, quant_min: int, quant_max: int, dtype: Any
+) -> NetworkTensor:
+    """quantize_per_tensor(Tensor input, float scale, int zero_point, int quant_min, int quant_max, ScalarType dtype)
+    -> Tensor
+    """
+    return quantized(ctx, input, scale, zero_point, quant_min, quant_max)
+
+
+@converter(
+    "quantized_decomposed::quantize_per_tensor.tensor",
+    Domain(
+        single("scale", "zero_point"),
+        within_int8(),
+        input=FINITE,
+        scale=ONE_SCALE,
+        zero_point=ONE_ZERO,
+        quant_min=Static(),
+        quant_max=Static(),
+        dtype=INT8,
+    ),
+    needs=NEEDS,
+    tolerance=STEP,
+)
+def quantize_per_tensor_tensor(
+    ctx: ConverterContext, input: Any, scale: Any, zero_point: Any, quant_min: int, quant_max: int, dtype: Any
+) -> NetworkTensor:
+    """quantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, int quant_min, int quant_max,
+    ScalarType dtype) -> Tensor
+    """
+    return quantized(ctx, input, _one(ctx, scale), _one(ctx, zero_point), quant_min, quant_max)
+
+
+LIMITS = {
+    "quant_min": Tensor(INTS, rank=(0, 1), values=(-128, -1)),
+    "quant_max": Tensor(INTS, rank=(0, 1), values=(0, 127)),
+}
+
+
+@converter(
+    "quantized_decomposed::quantize_per_tensor.tensor2",
+    Domain(
+        single("scale", "zero_point", *LIMITS), input=FINITE, scale=ONE_SCALE, zero_point=ONE_ZERO, **LIMITS, dtype=INT8
+    ),
+    needs=NEEDS,
+    tolerance=STEP,
+)
+def quantize_per_tensor_tensor2(
+    ctx: ConverterContext, input: Any, scale: Any, zero_point: Any, quant_min: Any, quant_max: Any, dtype: Any
+) -> NetworkTensor:
+    """quantize_per_tensor.tensor2(Tensor input, Tensor scale, Tensor zero_point, Tensor quant_min, Tensor quant_max,
+    ScalarType dtype) -> Tensor
+    """
+    limits = _one(ctx, quant_min), _one(ctx, quant_max)
+    return quantized(ctx, input, _one(ctx, scale), _one(ctx, zero_point), *limits)
+
+
+@converter(
+    "quantized_decomposed::dequantize_per_tensor",
+    Domain(
+        dtype_of_input(),
+        computed_bytes("input"),
+        input=STORED,
+        scale=Static(),
+        zero_point=Static(),
+        quant_min=Static(),
+        quant_max=Static(),
+        dtype=Only(*QUANTIZED),
+        out_dtype=RESULT,
+    ),
+    needs=NEEDS,
+)
+def dequantize_per_tensor(
+    ctx: ConverterContext,
+    input: Any,
+    scale: float,
+    zero_point: int,
+    quant_min: int,
+    quant_max: int,
+    dtype: Any,
+    *,
+    out_dtype: Any = None,
+) -> NetworkTensor:
+    """dequantize_per_tensor(Tensor input, float scale, int zero_point, int quant_min, int quant_max, ScalarType dtype,
+    *, ScalarType? out_dtype=None) -> Tensor
+    """
+    return dequantized(ctx, input, scale, zero_point, ctx.outputs[0].dtype)
+
+
+DEQUANTIZE_TENSOR = {
+    "input": STORED,
+    "scale": ONE_SCALE,
+    "zero_point": ONE_ZERO,
+    "dtype": Only(*QUANTIZED),
+    "out_dtype": RESULT,
+}
+
+
+@converter(
+    "quantized_decomposed::dequantize_per_tensor.tensor",
+    Domain(
+        dtype_of_input(),
+        single("scale", "zero_point"),
+        computed_bytes("input"),
+        quant_min=Static(),
+        quant_max=Static(),
+        **DEQUANTIZE_TENSOR,
+    ),
+    needs=NEEDS,
+)
+def dequantize_per_tensor_tensor(
+    ctx: ConverterContext,
+    input: Any,
+    scale: Any,
+    zero_point: Any,
+    quant_min: int,
+    quant_max: int,
+    dtype: Any,
+    *,
+    out_dtype: Any = None,
+) -> NetworkTensor:
+    """dequantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, int quant_min, int quant_max,
+    ScalarType dtype, *, ScalarType? out_dtype=None) -> Tensor
+    """
+    return dequantized(ctx, input, _one(ctx, scale), _one(ctx, zero_point), ctx.outputs[0].dtype)
+
+
+@converter(
+    "quantized_decomposed::dequantize_per_tensor.tensor2",
+    Domain(
+        single("scale", "zero_point", *LIMITS), dtype_of_input(), computed_bytes("input"), **LIMITS, **DEQUANTIZE_TENSOR
+    ),
+    needs=NEEDS,
+)
+def dequantize_per_tensor_tensor2(
+    ctx: ConverterContext,
+    input: Any,
+    scale: Any,
+    zero_point: Any,
+    quant_min: Any,
+    quant_max: Any,
+    dtype: Any,
+    *,
+    out_dtype: Any = None,
+) -> NetworkTensor:
+    """dequantize_per_tensor.tensor2(Tensor input, Tensor scale, Tensor zero_point, Tensor quant_min, Tensor quant_max,
+    ScalarType dtype, *, ScalarType? out_dtype=None) -> Tensor
+    """
+    return dequantized(ctx, input, _one(ctx, scale), _one(ctx, zero_point), ctx.outputs[0].dtype)
+
+
+# --- per channel ------------------------------------------------------------------------------------------------------
+
+
+@converter(
+    "quantized_decomposed::quantize_per_channel",
+    Domain(
+        per_channel(),
+        within_int8(),
+        input=FINITE,
+        scales=VECTOR,
+        zero_points=ZEROS,
+        axis=Axis("input"),
+        quant_min=Static(),
+        quant_max=Static(),
+        dtype=INT8,
+    ),
+    needs=NEEDS,
+    tolerance=STEP,
+)
+def quantize_per_channel(
+    ctx: ConverterContext,
+    input: Any,
+    scales: Any,
+    zero_points: Any,
+    axis: int,
+    quant_min: int,
+    quant_max: int,
+    dtype: Any,
+) -> NetworkTensor:
+    """quantize_per_channel(Tensor input, Tensor scales, Tensor zero_points, int axis, int quant_min, int quant_max,
+    ScalarType dtype) -> Tensor
+    """
+    return quantized(ctx, input, scales, zero_points, quant_min, quant_max, axis)
+
+
+@converter(
+    "quantized_decomposed::dequantize_per_channel",
+    Domain(
+        per_channel(),
+        dtype_of_input(),
+        computed_bytes("input"),
+        input=dataclasses.replace(STORED, dtypes=QUANTIZED[:2]),
+        scales=VECTOR,
+        zero_points=Optional(ZEROS),
+        axis=Axis("input"),
+        quant_min=Static(),
+        quant_max=Static(),
+        dtype=Only(*QUANTIZED[:2]),
+        out_dtype=RESULT,
+    ),
+    needs=NEEDS,
+)
+def dequantize_per_channel(
+    ctx: ConverterContext,
+    input: Any,
+    scales: Any,
+    zero_points: Any,
+    axis: int,
+    quant_min: int,
+    quant_max: int,
+    dtype: Any,
+    *,
+    out_dtype: Any = None,
+) -> NetworkTensor:
+    """dequantize_per_channel(Tensor input, Tensor scales, Tensor? zero_points, int axis, int quant_min, int quant_max,
+    ScalarType dtype, *, ScalarType? out_dtype=None) -> Tensor
+    """
+    return dequantized(ctx, input, scales, zero_points, ctx.outputs[0].dtype, axis)
+
+
+CONVERTERS: tuple[Converter, ...] = (
+    quantize_per_tensor,
+    quantize_per_tensor_tensor,
+    quantize_per_tensor_tensor2,
+    dequantize_per_tensor,
+    dequantize_per_tensor_tensor,
+    dequantize_per_tensor_tensor2,
+    quantize_per_channel,
+    dequantize_per_channel,
+)

@@ -109,12 +109,6 @@ def _along(ctx: ConverterContext, coefficient: Any, x: NetworkTensor, axis: int 
     return ctx.unsqueeze(coefficient, [place for place in range(rank) if place != axis % rank])
 
 
-def _one(ctx: ConverterContext, tensor: NetworkTensor) -> Any:
-    """A tensor of one element: its value where it is known, else without dimensions."""
-    value = ctx.frozen(tensor)
-    return ctx.reshape(tensor, ()) if value is None else value.reshape(()).item()
-
-
 # --- domains ----------------------------------------------------------------------------------------------------------
 
 FINITE = Tensor(FLOATS, values=(-1e30, 1e30))
@@ -124,8 +118,6 @@ STORED = Tensor(QUANTIZED, because="TensorRT dequantizes int8 and float8_e4m3fn,
 RESULT = Optional(Only(*FLOATS, because="TensorRT has no float64"))
 VECTOR = Tensor((torch.float32,), rank=(1, 1), values=(2.0**-10, 8.0))
 ZEROS = Tensor(INTS, rank=(1, 1), values=(-128, 127))
-ONE_SCALE = Tensor((torch.float32,), rank=(0, 1), values=(2.0**-10, 8.0))
-ONE_ZERO = Tensor(INTS, rank=(0, 1), values=(-128, 127))
 STEP = {
     torch.int8: Tolerance(0, 1, "TensorRT divides by the scale, eager multiplies by its inverse: a tie goes either way")
 }
@@ -146,9 +138,8 @@ def dtype_of_input() -> Relation:
 
     def arrange(call: dict[str, Any], choose: Choose) -> None:
         call["dtype"] = call["input"].dtype
-        if type(call["quant_min"]) is int:
-            limits = {torch.uint8: (0, 255), torch.float8_e4m3fn: (-448, 448)}
-            call["quant_min"], call["quant_max"] = limits.get(call["dtype"], FULL)
+        limits = {torch.uint8: (0, 255), torch.float8_e4m3fn: (-448, 448)}
+        call["quant_min"], call["quant_max"] = limits.get(call["dtype"], FULL)
 
     return Relation("the dtype of input", ("dtype", "input", "quant_min", "quant_max"), None, arrange)
 
@@ -166,14 +157,6 @@ def per_channel() -> Relation:
                 call[name] = call[name]._replace(shape=(input.shape[call["axis"]],))
 
     return Relation("one element for each place on axis", ("scales", "zero_points", "axis", "input"), None, arrange)
-
-
-def single(*names: str) -> Relation:
-    def arrange(call: dict[str, Any], choose: Choose) -> None:
-        for name in names:
-            call[name] = call[name]._replace(shape=(1,) * call[name].rank)
-
-    return Relation(f"one element in {', '.join(names)}", names, None, arrange)
 
 
 # --- per tensor -------------------------------------------------------------------------------------------------------
@@ -200,54 +183,6 @@ def quantize_per_tensor(
     -> Tensor
     """
     return quantized(ctx, input, scale, zero_point, quant_min, quant_max)
-
-
-@converter(
-    "quantized_decomposed::quantize_per_tensor.tensor",
-    Domain(
-        single("scale", "zero_point"),
-        within_int8(),
-        input=FINITE,
-        scale=ONE_SCALE,
-        zero_point=ONE_ZERO,
-        quant_min=Static(),
-        quant_max=Static(),
-        dtype=INT8,
-    ),
-    needs=NEEDS,
-    tolerance=STEP,
-)
-def quantize_per_tensor_tensor(
-    ctx: ConverterContext, input: Any, scale: Any, zero_point: Any, quant_min: int, quant_max: int, dtype: Any
-) -> NetworkTensor:
-    """quantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, int quant_min, int quant_max,
-    ScalarType dtype) -> Tensor
-    """
-    return quantized(ctx, input, _one(ctx, scale), _one(ctx, zero_point), quant_min, quant_max)
-
-
-LIMITS = {
-    "quant_min": Tensor(INTS, rank=(0, 1), values=(-128, -1)),
-    "quant_max": Tensor(INTS, rank=(0, 1), values=(0, 127)),
-}
-
-
-@converter(
-    "quantized_decomposed::quantize_per_tensor.tensor2",
-    Domain(
-        single("scale", "zero_point", *LIMITS), input=FINITE, scale=ONE_SCALE, zero_point=ONE_ZERO, **LIMITS, dtype=INT8
-    ),
-    needs=NEEDS,
-    tolerance=STEP,
-)
-def quantize_per_tensor_tensor2(
-    ctx: ConverterContext, input: Any, scale: Any, zero_point: Any, quant_min: Any, quant_max: Any, dtype: Any
-) -> NetworkTensor:
-    """quantize_per_tensor.tensor2(Tensor input, Tensor scale, Tensor zero_point, Tensor quant_min, Tensor quant_max,
-    ScalarType dtype) -> Tensor
-    """
-    limits = _one(ctx, quant_min), _one(ctx, quant_max)
-    return quantized(ctx, input, _one(ctx, scale), _one(ctx, zero_point), *limits)
 
 
 @converter(
@@ -280,68 +215,6 @@ def dequantize_per_tensor(
     *, ScalarType? out_dtype=None) -> Tensor
     """
     return dequantized(ctx, input, scale, zero_point, ctx.outputs[0].dtype)
-
-
-DEQUANTIZE_TENSOR = {
-    "input": STORED,
-    "scale": ONE_SCALE,
-    "zero_point": ONE_ZERO,
-    "dtype": Only(*QUANTIZED),
-    "out_dtype": RESULT,
-}
-
-
-@converter(
-    "quantized_decomposed::dequantize_per_tensor.tensor",
-    Domain(
-        dtype_of_input(),
-        single("scale", "zero_point"),
-        computed_bytes("input"),
-        quant_min=Static(),
-        quant_max=Static(),
-        **DEQUANTIZE_TENSOR,
-    ),
-    needs=NEEDS,
-)
-def dequantize_per_tensor_tensor(
-    ctx: ConverterContext,
-    input: Any,
-    scale: Any,
-    zero_point: Any,
-    quant_min: int,
-    quant_max: int,
-    dtype: Any,
-    *,
-    out_dtype: Any = None,
-) -> NetworkTensor:
-    """dequantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, int quant_min, int quant_max,
-    ScalarType dtype, *, ScalarType? out_dtype=None) -> Tensor
-    """
-    return dequantized(ctx, input, _one(ctx, scale), _one(ctx, zero_point), ctx.outputs[0].dtype)
-
-
-@converter(
-    "quantized_decomposed::dequantize_per_tensor.tensor2",
-    Domain(
-        single("scale", "zero_point", *LIMITS), dtype_of_input(), computed_bytes("input"), **LIMITS, **DEQUANTIZE_TENSOR
-    ),
-    needs=NEEDS,
-)
-def dequantize_per_tensor_tensor2(
-    ctx: ConverterContext,
-    input: Any,
-    scale: Any,
-    zero_point: Any,
-    quant_min: Any,
-    quant_max: Any,
-    dtype: Any,
-    *,
-    out_dtype: Any = None,
-) -> NetworkTensor:
-    """dequantize_per_tensor.tensor2(Tensor input, Tensor scale, Tensor zero_point, Tensor quant_min, Tensor quant_max,
-    ScalarType dtype, *, ScalarType? out_dtype=None) -> Tensor
-    """
-    return dequantized(ctx, input, _one(ctx, scale), _one(ctx, zero_point), ctx.outputs[0].dtype)
 
 
 # --- per channel ------------------------------------------------------------------------------------------------------
@@ -416,11 +289,7 @@ def dequantize_per_channel(
 
 CONVERTERS: tuple[Converter, ...] = (
     quantize_per_tensor,
-    quantize_per_tensor_tensor,
-    quantize_per_tensor_tensor2,
     dequantize_per_tensor,
-    dequantize_per_tensor_tensor,
-    dequantize_per_tensor_tensor2,
     quantize_per_channel,
     dequantize_per_channel,
 )

@@ -15,6 +15,7 @@ from trtplug_lowering_passes.constant_folding import fold_constants
 from trtplug_lowering_passes.dead_code import remove_dead_code, remove_dead_code_early
 from trtplug_lowering_passes.no_ops import remove_no_ops, remove_no_ops_early
 from trtplug_lowering_passes.precision import set_precision
+from trtplug_lowering_passes.quantization import canonical_quantization
 from trtplug_lowering_passes.sizes import sizes_from_inputs
 from trtplug_lowering_passes.type_promotion import promote_types
 from trtplug_lowering_passes.views import canonical_views_early, canonical_views_late
@@ -27,6 +28,7 @@ def trtplug_lowering_passes() -> tuple[LoweringPass, ...]:
     return (
         remove_no_ops_early,
         canonical_views_early,
+        canonical_quantization,
         set_precision,
         remove_dead_code_early,
         remove_no_ops,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 
@@ -140,7 +141,7 @@ class GraphWriter:
         """A call node with the metadata that the op's own fake implementation gives."""
         node = self.graph.call_function(target, args, kwargs)
         fake_args, fake_kwargs = torch.fx.node.map_arg((args, kwargs), lambda source: source.meta["val"])
-        with self.mode, warnings.catch_warnings():
+        with self.mode, enable_python_dispatcher(), warnings.catch_warnings():  # as torch.export calls it
             warnings.simplefilter("ignore")
             node.meta["val"] = target(*fake_args, **fake_kwargs)
         return node

@@ -13,6 +13,7 @@ import torch
 
 from trtplug_converters.cast import computed_bytes
 from trtplug_registry import (
+    ALL,
     FLOATS,
     INTS,
     Axis,
@@ -117,7 +118,10 @@ QUANTIZED = (torch.int8, torch.uint8, torch.float8_e4m3fn)
 STORED = Tensor(QUANTIZED, because="TensorRT dequantizes int8 and float8_e4m3fn, and has no integers of 16 bits")
 RESULT = Optional(Only(*FLOATS, because="TensorRT has no float64"))
 VECTOR = Tensor((torch.float32,), rank=(1, 1), values=(2.0**-10, 8.0))
-ZEROS = Tensor(INTS, rank=(1, 1), values=(-128, 127))
+ZEROS = Tensor(ALL, rank=(1, 1), values=(-128, 127))
+EXACT_ZEROS = Tensor(
+    (*INTS, torch.float32), rank=(1, 1), values=(-128, 127), because="eager rounds the difference to a half zero point"
+)
 STEP = {
     torch.int8: Tolerance(0, 1, "TensorRT divides by the scale, eager multiplies by its inverse: a tie goes either way")
 }
@@ -260,7 +264,7 @@ def quantize_per_channel(
         computed_bytes("input"),
         input=dataclasses.replace(STORED, dtypes=QUANTIZED[:2]),
         scales=VECTOR,
-        zero_points=Optional(ZEROS),
+        zero_points=Optional(EXACT_ZEROS),
         axis=Axis("input"),
         quant_min=Static(),
         quant_max=Static(),

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 from torch._subclasses import FakeTensor
 
 from trtplug_lowering_passes._nodes import argument, positions, size_key, tensor_of
@@ -96,3 +97,11 @@ def constant_of(module: Any, node: fx.Node) -> torch.Tensor | None:
     for name in str(node.target).split("."):
         module = getattr(module, name, None)
     return module if isinstance(module, torch.Tensor) else None
+
+
+def is_quantization(node: fx.Node) -> bool:
+    """Whether a node quantizes or dequantizes in a way that TensorRT has layers for."""
+    target = node.target
+    return (
+        isinstance(target, OpOverload) and target.namespace == "quantized_decomposed" and "quantize_per" in str(target)
+    )

@@ -18,6 +18,7 @@ from trtplug_lowering_passes._dtypes import (
     dtype_name,
     float_tensors,
     is_outer_product,
+    is_quantization,
     numbers,
     peak,
     same_but_for_dtype,
@@ -116,6 +117,8 @@ class _Precision:
             return
         if node.target.overloadpacket in _CASTS and self._cast(node):  # type: ignore[union-attr]  # an OpOverload
             return
+        if is_quantization(node) and self.exclude.match(node) is None:
+            return  # it quantizes halves as they are; who reads what it dequantizes says in what: see `_call`
         if stated_dtype(node) == torch.float64 and self.exclude.match(node) is None:
             self._state(node, torch.float32)
         dtype, why = self._decide(node)
@@ -293,8 +296,12 @@ class _Precision:
         return self.casts[key]
 
     def _call(self, node: fx.Node, dtype: torch.dtype, place: fx.Node, name: str) -> fx.Node:
+        """A cast; of what is dequantized, the same in another dtype, so that TensorRT sees no cast before a product."""
+        call: tuple[Any, Any, dict[str, Any]] = (_CAST, (node,), {"dtype": dtype})
+        if is_quantization(node):
+            call = (node.target, node.args, {**node.kwargs, "out_dtype": dtype})
         with self.graph_module.graph.inserting_before(place):
-            cast = self.graph_module.graph.create_node("call_function", _CAST, (node,), {"dtype": dtype}, name=name)
+            cast = self.graph_module.graph.create_node("call_function", *call, name=name)
         cast.meta = {key: place.meta[key] for key in ORIGIN if key in place.meta}
         cast.meta |= {"val": self._value(node, dtype), _OURS: True}
         return cast

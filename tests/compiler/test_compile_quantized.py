@@ -245,7 +245,11 @@ def pt2e():
         config = get_default_x86_inductor_quantization_config()
         if symmetric:
             common = {"dtype": torch.int8, "quant_min": -128, "quant_max": 127}
-XX
+            inputs = QuantizationSpec(
+                **common,
+                qscheme=torch.per_tensor_symmetric,
+                observer_or_fake_quant_ctr=MinMaxObserver.with_args(eps=2**-12),
+            )
             weights = QuantizationSpec(
                 **common,
                 qscheme=torch.per_channel_symmetric,

@@ -208,6 +208,18 @@ def test_a_hit_neither_converts_nor_builds(tmp_path, monkeypatch):
         compiled(tmp_path, tf32=True)
 
 
+def test_weights_are_in_the_plan_only(tmp_path):
+    module = nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 300)).eval()
+    inputs = [trtplug.Input(shape=(2, 300))]
+    first = compiled(tmp_path, module, inputs)
+    with zipfile.ZipFile(entries(tmp_path)[0]) as opened:
+        assert opened.getinfo("tensors.safetensors").file_size < 10_000 < 300 * 300
+    again = compiled(tmp_path, module, inputs)
+    assert again.report.engines[0].cached
+    x = torch.randn(2, 300)
+    torch.testing.assert_close(again(x), first(x), rtol=0, atol=0)
+
+
 def test_another_process_hits(tmp_path):
     """Nothing in a key depends on the process: addresses, hash seeds, the order of sets."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); import test_cache as t; t.compiled(sys.argv[2])"

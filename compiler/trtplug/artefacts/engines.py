@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import torch
@@ -26,32 +26,56 @@ _POINTS = "smallest", "typical", "largest"
 
 
 def write_engine(
-    file: BinaryIO, engine: CompiledEngine, versions: Mapping[str, str], work: bytes | None = None
+    file: BinaryIO,
+    engine: CompiledEngine,
+    versions: Mapping[str, str],
+    work: bytes | None = None,
+    weights: Sequence[torch.Tensor] = (),
 ) -> None:
     """Writes an engine, in the container of ``.trtp`` files.
 
     Args:
         work: JSON that says what the engine was made of, for the cache.
+        weights: tensors that whoever reads the file has, so that they need not be in it.
 
     Raises:
         Malformed: the engine's reference holds something that a file cannot hold.
     """
-    tensors = TensorWriter()
+    tensors = _Without(weights)
     described = engine_to_json(engine, GraphWriter(tensors))
-    weights = tensors.finish()
-    described["tensors"] = weights.table
+    stored = tensors.finish()
+    described["tensors"] = stored.table
     members: dict[str, Parts] = {ENGINE: constant(to_json(described))}
     if work is not None:
         members[WORK] = constant(work)
-    members |= {TENSORS: weights.parts, PLAN: constant(engine.plan)}
+    members |= {TENSORS: stored.parts, PLAN: constant(engine.plan)}
     write_bundle(file, with_manifest(FORMAT, VERSION, versions, members))
 
 
-def read_engine(file: BinaryIO, work: bytes | None = None) -> CompiledEngine:
+class _Without(TensorWriter):
+    """Writes tensors, but for those that are given: they have the first numbers."""
+
+    def __init__(self, given: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self._given = len(given)
+        self._at = {_whole(tensor): number for number, tensor in enumerate(given) if tensor.is_contiguous()}
+
+    def add(self, name: str, tensor: torch.Tensor) -> int:
+        known = self._at.get(_whole(tensor)) if tensor.is_contiguous() and tensor.numel() else None
+        return self._given + super().add(name, tensor) if known is None else known
+
+
+def _whole(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Equal where two contiguous tensors are the same memory, seen in the same way."""
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape)
+
+
+def read_engine(file: BinaryIO, work: bytes | None = None, weights: Sequence[torch.Tensor] = ()) -> CompiledEngine:
     """The opposite of `write_engine`.
 
     Args:
         work: what the engine must have been made of.
+        weights: as they were when the file was written, by their data.
 
     Raises:
         Malformed: the file is damaged, foreign, of another version, or was made of something else.
@@ -63,7 +87,7 @@ def read_engine(file: BinaryIO, work: bytes | None = None) -> CompiledEngine:
         described = fields(parse(bytes(members[ENGINE])), *_FIELDS, "tensors")
         table = described.pop("tensors")
     with naming(TENSORS):
-        tensors = read_tensors(members[TENSORS], table, torch.device)
+        tensors = [*(weight.detach() for weight in weights), *read_tensors(members[TENSORS], table, torch.device)]
     with naming(ENGINE):
         plans = {field(described, "name", str): bytes(members[PLAN])}
         return engine_from_json(described, plans, GraphReader(tensors, {}, torch.device))

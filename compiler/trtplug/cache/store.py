@@ -57,7 +57,7 @@ class EngineCache:
         path = self._path(work)
         try:
             with open(path, "rb") as file, naming(""):
-                engine = read_engine(file, work.content)
+                engine = read_engine(file, work.content, work.weights)
         except (OSError, Malformed):
             return None
         with contextlib.suppress(OSError):
@@ -70,7 +70,7 @@ class EngineCache:
             return
         try:
             with replaced_file(self._path(work)) as file:
-                write_engine(file, engine, versions, work.content)
+                write_engine(file, engine, versions, work.content, work.weights)
             self._shrink()
         except (OSError, Malformed) as error:
             what = error.what if isinstance(error, Malformed) else error.strerror

@@ -150,7 +150,11 @@ class PortableModule(nn.Module):
 
     def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of typical sizes, all zeros, where the model's tensors are."""
-        device = next((tensor.device for tensor in graphs.tensors(list(self.graph_module.parameters()))), None)
+        values = [node.meta.get("val") for node in self.graph_module.graph.nodes if node.op == "placeholder"]
+        known = [
+            value.device for value in (*values, *self.graph_module.parameters()) if isinstance(value, torch.Tensor)
+        ]
+        device = next(iter(known), None)
         flat = []
         for place, check in enumerate(self.checks):
             if check is None:
@@ -204,7 +208,7 @@ def _portable(linked: fx.GraphModule, lowered: Lowered, executor: str) -> fx.Gra
     graph, image = fx.Graph(), dict[fx.Node, fx.Node]()
     attributes: dict[str, Any] = {}
     for node in linked.graph.nodes:
-        image[node] = graph.node_copy(node, image.__getitem__)
+        image[node] = graph.node_copy(node, image.__getitem__)  # its metadata too
         if node.op in ("get_attr", "call_module"):
             value = graphs.attribute(linked, node.target)
             attributes[str(node.target)] = (

@@ -42,7 +42,7 @@ def load_file(target: Path, executor: str, device: torch.device | None) -> Compi
     try:
         with open(target, "rb") as file, naming(""):
             decoded = decode_members(read_bundle(file, check_manifest))
-        chosen = installed_executor(executor)
+        chosen = installed_executor(executor, "" if device is None else device.type, decoded.report.executor)
         with naming(""):
             return rebuild(decoded, chosen, placing(device))
     except Malformed as error:

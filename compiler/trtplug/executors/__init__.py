@@ -35,13 +35,19 @@ def pick_executor(registry: Registry, name: str, device: str = "cpu") -> Executo
     raise unknown_name("executor", name, [executor.name for executor in registry.executors])
 
 
-def installed_executor(name: str, device: str = "cpu") -> Executor:
+def installed_executor(name: str, device: str = "", like: str = "") -> Executor:
     """`pick_executor` among the installed plugins', for engines that are finished.
 
     A plugin that cannot be loaded here does not matter: nothing is converted.
+
+    Args:
+        name: as in `pick_executor`.
+        device: the type of device that inputs are on; where that is not known, the one of the executor called `like`.
     """
     manager = PluginManager()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)
         manager.load_entry_points()
-    return pick_executor(Registry(manager.plugins), name, device)
+    registry = Registry(manager.plugins)
+    known = [executor.device for executor in registry.executors if executor.name == like]
+    return pick_executor(registry, name, device or next(iter(known), "") or "cpu")

@@ -205,7 +205,7 @@ class Compilation:
                         culprit = outcome
                         break
                     built = self._built[key] = outcome
-                options = RunOptions(self.settings.tf32, self.settings.cuda_graphs)
+                options = RunOptions(self.settings.tf32)
                 engine = dataclasses.replace(built.engine, name=f"engine_{block.index}", run_options=options)
                 engines.append(engine)
             if culprit is None:

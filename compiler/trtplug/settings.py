@@ -29,9 +29,8 @@ class Settings:
         executor: ``"auto"``, or an executor's name (``"reference"``, ``"tensorrt"``).
         on_failure: what to do where a converter raises or TensorRT refuses a block: ``"fallback"`` leaves the node to
             Torch with a warning, ``"raise"`` raises.
-        tf32: let a GPU round the operands of float32 products to TF32. Off, as in Torch.
-        cuda_graphs: capture what an engine does once for each shape, and replay it as a whole: less for the host to do
-            where an engine has many short kernels. The first call with a shape captures.
+        tf32: let a GPU round the operands of float32 products to TF32. Off, as in Torch. TensorRT-RTX may not do so
+            where the first engine that the process built was not to; see ``docs/gpu.md``.
         workspace_bytes: most scratch memory that an engine may use; None leaves TensorRT's own default.
         strict_plugins: raise where a plugin would be disabled, refused for a conflict or a domain that cannot be asked,
             or its converter or pass fails, each of which otherwise costs a warning.
@@ -55,7 +54,6 @@ class Settings:
     executor: str = "auto"
     on_failure: str = "fallback"
     tf32: bool = False
-    cuda_graphs: bool = False
     workspace_bytes: int | None = None
     strict_plugins: bool = False
     disable_passes: tuple[str, ...] = ()

@@ -3,6 +3,8 @@
 The builder's flag changes nothing there (measured on an H100: clearing it, like any other flag, leaves errors of 2.6e-4
 in a product, as Torch's TF32 has; with the variable they are those of float32). The variable is read when an engine is
 built and again when a context is made for it, and must say the same both times.
+
+It seems to be read once for all the builds of a process: there the first one decides.
 """
 
 from __future__ import annotations

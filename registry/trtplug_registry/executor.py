@@ -18,11 +18,9 @@ class RunOptions:
 
     Attributes:
         tf32: whether float32 products may round their operands to TF32.
-        cuda_graphs: whether the work of a call is captured once per shape and replayed as a whole.
     """
 
     tf32: bool = False
-    cuda_graphs: bool = False
 
 
 class Engine(Protocol):

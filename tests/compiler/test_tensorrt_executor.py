@@ -142,6 +142,7 @@ def test_out_of_memory_leaves_it_usable(compiled: CompiledModule) -> None:
     agree(compiled, rows(64))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # Torch's own, as it is imported
 def test_compile_export_inference_mode(compiled: CompiledModule) -> None:
     x = rows(6)
     torch._dynamo.reset()
@@ -160,3 +161,16 @@ def test_no_copy_of_inputs_or_results(compiled: CompiledModule) -> None:
     before = torch.cuda.memory_allocated()
     results = compiled(x)
     assert torch.cuda.max_memory_allocated() - before <= sum(max(r.nbytes, 512) for r in results) + 512
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_only_where_it_is_allowed(tf32: bool) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(512, 384).eval()
+    x = torch.randn(256, 512)
+    settings = {"min_block_size": 1, "executor": "tensorrt", "tf32": tf32}
+    made = trtplug.compile(layer.cuda(), inputs=[trtplug.Input(shape=(256, 512))], **settings)
+    with torch.no_grad():
+        exact = layer.double()(x.cuda().double())
+    error = float((made(x.cuda()).double() - exact).norm() / exact.norm())
+    assert error < (1e-3 if tf32 else 2e-5)

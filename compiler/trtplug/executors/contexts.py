@@ -1,4 +1,4 @@
-"""Making execution contexts: kernels compiled once per engine, CUDA graphs, TF32 or not in float32 products."""
+"""Making execution contexts: kernels compiled once per engine, TF32 or not in float32 products."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from trtplug._tensorrt import library
-from trtplug.tf32 import tf32_allowed
+from trtplug.tf32 import OVERRIDE, tf32_allowed
 from trtplug_registry import RunOptions
 
 
@@ -23,13 +22,14 @@ class Contexts:
         runtime: that loaded it.
         index: of its device.
         options: of the engine.
+        logger: TensorRT's, for its words.
     """
 
-    def __init__(self, loaded: Any, runtime: Any, index: int, options: RunOptions) -> None:
+    def __init__(self, loaded: Any, runtime: Any, index: int, options: RunOptions, logger: Any) -> None:
         self._cache: Any = None
         self._loaded = loaded
         self._runtime = runtime
-        self._index, self._options = index, options
+        self._index, self._options, self._logger = index, options, logger
         self._lock = threading.Lock()
 
     def make(self) -> Any:
@@ -37,12 +37,13 @@ class Contexts:
         allowed = self._options.tf32
         with self._lock, torch.cuda.device(self._index):
             context = self._make(allowed)
-            if context is None:  # TensorRT allocates for itself: what Torch keeps in reserve may be what it lacks
-                torch.cuda.empty_cache()
-                context = self._make(allowed)
-            if context is None:  # built where the environment said otherwise
+            words = " ".join(self._logger.errors)
+            if context is None and OVERRIDE in words:  # built where the environment said otherwise
                 context = self._make(not allowed)
-            return context
+            elif context is None and "memory" in words.lower():
+                torch.cuda.empty_cache()  # TensorRT allocates for itself; what Torch keeps in reserve may be enough
+                context = self._make(allowed)
+            return context  # no other failure is tried again: that has ended the process
 
     def _make(self, tf32: bool) -> Any:
         with tf32_allowed(tf32):
@@ -52,6 +53,4 @@ class Contexts:
             if hasattr(config, "create_runtime_cache"):
                 self._cache = self._cache or config.create_runtime_cache()
                 config.set_runtime_cache(self._cache)
-            if self._options.cuda_graphs and hasattr(config, "cuda_graph_strategy"):
-                config.cuda_graph_strategy = library().CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             return self._loaded.create_execution_context(config)

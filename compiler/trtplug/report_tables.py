@@ -13,11 +13,13 @@ from rich.table import Table
 from trtplug.report import CompilationReport
 
 MOST_ROWS = 40
+MOST_SUGGESTIONS = 8
 
 
 def render(report: CompilationReport, console: Console, nodes: bool = False, passes: bool = False) -> None:
     """Prints a report: engines, what stays in Torch and why, stage times; also every node, and what lowering did."""
-    console.print(f"[bold]{escape(report.summary())}[/bold]")
+    work = "" if report.flop_share is None else f", {report.flop_share:.1%} of the FLOPs"
+    console.print(f"[bold]{escape(report.summary())}[/bold]{work}", highlight=False)
     if report.engines:
         console.print(_engines(report))
         for engine in report.engines:
@@ -28,6 +30,8 @@ def render(report: CompilationReport, console: Console, nodes: bool = False, pas
         console.print(_torch(report))
     elif report.nodes:
         console.print("Nothing is left to Torch.")
+    if report.suggestions:
+        console.print(_suggestions(report))
     if nodes:
         console.print(_nodes(report))
     if passes:
@@ -65,22 +69,17 @@ def _engines(report: CompilationReport) -> Table:
 
 def _torch(report: CompilationReport) -> Table:
     table = Table(title="Left to Torch", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("node", overflow="fold")
-    table.add_column("op", overflow="fold")
-    table.add_column("dtype", overflow="fold")
-    table.add_column("why", overflow="fold")
-    table.add_column("source", overflow="fold")
+    for name, ratio in (("node", 3), ("why", 5), ("source", 3)):
+        table.add_column(name, overflow="fold", ratio=ratio)
     for node in report.torch_ops[:MOST_ROWS]:
         table.add_row(
-            escape(node.name),
-            escape(node.op),
-            node.dtype,
+            f"{escape(node.name)}\n[dim]{escape(node.op)} {node.dtype}[/dim]",
             escape("\n".join(map(str, node.reasons))),
             escape(_near(node.source)),
         )
     rest = len(report.torch_ops) - MOST_ROWS
     if rest > 0:
-        table.add_row(f"… {rest} more", "", "", "", "")
+        table.add_row(f"… {rest} more", "", "")
     return table
 
 
@@ -131,6 +130,15 @@ def _originals(report: CompilationReport) -> Table:
 
 def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in counts.most_common(4))
+
+
+def _suggestions(report: CompilationReport) -> Table:
+    table = Table(title="What would change it (each was tried)", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("change", overflow="fold", ratio=2)
+    table.add_column("gain", overflow="fold", ratio=3)
+    for item in report.suggestions[:MOST_SUGGESTIONS]:
+        table.add_row(escape(item.text), escape(item.gain))
+    return table
 
 
 def _near(source: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line: ``trtplug compile | explain | plugins | doctor | certify | new-plugin``."""
+"""The command line: ``trtplug compile | explain | coverage | plugins | doctor | certify | new-plugin``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trtplug.cli.coverage import coverage
 from trtplug_registry import TrtplugError
 
 app = typer.Typer(
@@ -191,6 +192,9 @@ def _print_json(value: Any) -> None:
     import json
 
     typer.echo(json.dumps(value, indent=2))
+
+
+app.command("coverage")(coverage)
 
 
 def load_model(name: str) -> Any:

@@ -37,7 +37,8 @@ def coverage(
     """What of an opset, an op or a model TensorRT takes, and why not the rest. Builds nothing.
 
     Args:
-        subject: ``"core_aten"``, ``"all"``, ``"zoo"``, a namespace or an op by name; or a model, as `explain` takes it.
+        subject: ``"core_aten"``, ``"all"``, ``"zoo"``, ``"claimed"``, a namespace or an op by name; or a model, as
+            `explain` takes it.
         args, kwargs: a module's example inputs.
         registry: what `trtplug.registry` returned; assembled from the settings where not given.
         name: what the report calls a model.
@@ -51,7 +52,7 @@ def coverage(
     assembled = registry if registry is not None else registry_for(chosen)
     found = {**versions(), **{p.distribution: p.version for p in assembled.plugins if p.distribution}}
     if isinstance(subject, str):
-        ops = _judged(assembled, overloads_in(subject), subject)
+        ops = _judged(assembled, overloads_in(subject, assembled), subject)
         return CoverageReport(subject, "op" if is_op(subject) else "opset", ops, found, settings)
     model = explain(subject, args, kwargs, registry=assembled, **settings)
     return CoverageReport(name or type(subject).__name__, "model", _ops_of(model), found, settings, model)

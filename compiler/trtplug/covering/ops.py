@@ -161,7 +161,7 @@ def _is_size_arithmetic(op: OpOverload) -> bool:
 def follow(registry: Registry, op: OpOverload) -> dict[str, Any]:
     """Lowers one guessed call of an op that no converter claims; what became of it, as JSON-able data."""
     alone = f"no plugin has a converter for {qualified_name(op)}"
-    if op not in registry.decompositions and not _is_composite(op):
+    if op not in registry.decompositions and not _is_composite(op) and op._schema.returns:
         return _unsupported(op, alone)
     with _quiet():
         graph_module = sample(op)

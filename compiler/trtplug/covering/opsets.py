@@ -10,18 +10,19 @@ from collections.abc import Mapping
 import torch
 from torch._ops import OpOverload
 
-from trtplug_registry import UnknownNameError, overloads_named, unknown_name
+from trtplug_registry import Registry, UnknownNameError, overloads_named, unknown_name
 
-CORE, ALL, ZOO = "core_aten", "all", "zoo"
+CORE, ALL, ZOO, CLAIMED = "core_aten", "all", "zoo", "claimed"
 
 
-def overloads_in(subject: str) -> tuple[OpOverload, ...]:
+def overloads_in(subject: str, registry: Registry) -> tuple[OpOverload, ...]:
     """The overloads that a name stands for, by name.
 
     Args:
         subject: ``"core_aten"`` (what ATen tags as core), ``"all"`` (every functional ATen overload), ``"zoo"`` (what
-            real architectures hold after export), a namespace (``"torchvision"``), or an op (``"aten::add"``,
-            ``"aten.add.Tensor"``).
+            real architectures hold after export), ``"claimed"`` (what some converter claims), a namespace
+            (``"torchvision"``), or an op (``"aten::add"``, ``"aten.add.Tensor"``).
+        registry: says what is claimed.
 
     Raises:
         UnknownNameError: it stands for nothing here.
@@ -32,21 +33,25 @@ def overloads_in(subject: str) -> tuple[OpOverload, ...]:
         return tuple(op for op in _overloads("aten") if not op._schema.is_mutable and not is_out(op))
     if subject == ZOO:
         return tuple(found for name in zoo() if (found := _overload(name)) is not None)
+    if subject == CLAIMED:
+        return registry.targets
     if "." in subject or "::" in subject:
-        return overloads_named(subject)
+        known = frozenset(torch._C._dispatch_get_all_op_names())  # TorchScript's own overloads on numbers are not
+        named = tuple(op for op in overloads_named(subject) if op.name() in known)
+        return tuple(op for op in named if not is_out(op)) or named
     functional = tuple(op for op in _overloads(subject) if not op._schema.is_mutable)
     if not functional:
         try:
             return overloads_named(f"aten::{subject}")
         except UnknownNameError:
             spaces = {name.partition("::")[0] for name in torch._C._dispatch_get_all_op_names()}
-            raise unknown_name("opset or namespace", subject, {CORE, ALL, ZOO, *spaces}) from None
+            raise unknown_name("opset or namespace", subject, {CORE, ALL, ZOO, CLAIMED, *spaces}) from None
     return functional
 
 
 def is_op(subject: str) -> bool:
     """Whether a name is that of an op rather than of a set."""
-    return subject not in (CORE, ALL, ZOO) and not _overloads(subject)
+    return subject not in (CORE, ALL, ZOO, CLAIMED) and not _overloads(subject)
 
 
 @functools.cache

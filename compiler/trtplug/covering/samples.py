@@ -81,7 +81,7 @@ def sample(op: OpOverload) -> fx.GraphModule | None:
     Guesses are tried in eager, which refuses one quickly. Torch's internal ops are not called: some crash the process
     when their arguments make no sense.
     """
-    if op._schema.name.partition("::")[2].startswith("_"):
+    if op._schema.name.partition("::")[2].startswith("_") and op._schema.returns:
         return None
     lengths = (1, 2, 3, 4) if any("List[" in str(a.type) for a in op._schema.arguments) else (1,)
     for shape, dtype, length in itertools.product(_SHAPES, (torch.float32, torch.int64, torch.bool), lengths):
@@ -116,7 +116,9 @@ def _graph(op: OpOverload, args: Any, kwargs: Any) -> fx.GraphModule | None:
             node.meta["val"] = op(*fake_args, **fake_kwargs)
     except Exception:  # an op without a fake implementation
         return None
-    results = list(_results(graph, node))
+    results = list(_results(graph, node)) or graph.find_nodes(
+        op="placeholder"
+    )  # an op without results, such as a check
     graph.output(tuple(results)).meta["val"] = tuple(item.meta["val"] for item in results)
     return fx.GraphModule(torch.nn.Module(), graph) if results else None
 

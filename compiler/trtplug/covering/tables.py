@@ -31,7 +31,7 @@ def render(report: CoverageReport, console: Console) -> None:
         render_model(report.model, console)
     else:
         console.print(f"[bold]{escape(report.summary())}[/bold]")
-    if report.call_share is not None:
+    if report.model is None and report.call_share is not None:
         console.print(f"{report.call_share:.2%} of calls are of ops that are covered", highlight=False)
     if report.model is None and report.unsupported:
         console.print(_unsupported(report))

@@ -15,7 +15,8 @@ def dead_code(graph_module: fx.GraphModule) -> bool:
 
     Stays: placeholders, assertions, writes, and random ops (to leave one out shifts the numbers that later ones draw).
     """
-    return bool(graph_module.graph.eliminate_dead_code())
+    # without the argument, random ops would go where Dynamo is at work
+    return bool(graph_module.graph.eliminate_dead_code(fx.Node.is_impure))
 
 
 remove_dead_code_early = lowering_pass("dead-code-early", phase="early", after=["no-ops-early"])(dead_code)

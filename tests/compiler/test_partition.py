@@ -252,6 +252,24 @@ def test_random_numbers_are_drawn_once() -> None:
     torch.testing.assert_close(linked(gm, parts)(sample(2, 4)), want)
 
 
+def test_random_numbers_are_drawn_in_order_though_nobody_reads_them() -> None:
+    make = Maker()
+    x = make.input("x", (2, 4))
+    make.call(aten.rand.default, [3])
+    first = make.call(aten.dropout.default, make.call(sin, x), 0.5, True)
+    second = make.call(aten.rand_like.default, x)
+    make.call(aten.dropout.default, x, 0.5, False)  # draws nothing
+    gm = make.done(make.call(add, make.call(sin, second), first))
+    parts = partition(gm, lambda node: node.target in (sin, add))
+    module = linked(gm, parts)
+    drawn = [node.target for node in module.graph.nodes if "rand" in str(node.target) or "drop" in str(node.target)]
+    assert drawn == [aten.rand.default, aten.dropout.default, aten.rand_like.default]
+    torch.manual_seed(0)
+    want = gm(sample(2, 4))
+    torch.manual_seed(0)
+    torch.testing.assert_close(module(sample(2, 4)), want)
+
+
 # --- sizes
 
 

@@ -137,5 +137,5 @@ def _take_names(traced: fx.GraphModule, graph_module: fx.GraphModule) -> None:
 
 def _set_output(graph_module: fx.GraphModule, results: tuple[Any, ...]) -> None:
     graphs.output_node(graph_module.graph).args = (results,)
-    graph_module.graph.eliminate_dead_code()
+    graph_module.graph.eliminate_dead_code(fx.Node.is_impure)
     graph_module.recompile()

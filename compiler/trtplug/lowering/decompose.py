@@ -185,7 +185,7 @@ class _Decomposition:
                 )
         except Exception:  # a decomposition may refuse its arguments in any way
             return None
-        traced.graph.eliminate_dead_code()
+        traced.graph.eliminate_dead_code(fx.Node.is_impure)
         if writes(traced) and remove_writes(traced) != {}:  # to its own operands, or through views
             return None
         if not _faithful(traced, node) or any(item.target is node.target for item in traced.graph.nodes):

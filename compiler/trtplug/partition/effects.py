@@ -17,21 +17,32 @@ from torch import fx
 
 from trtplug.partition.value import is_getitem
 
+_STILL = {"dropout_p": 0.0, "dropout": 0.0, "train": False, "training": False}
+"""Arguments with which a random op draws nothing."""
+
 
 def is_random(node: fx.Node) -> bool:
-    """Whether two calls of the node may differ, so that it must not be copied."""
-    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+    """Whether the node draws random numbers: two calls may differ, and each moves the generator on."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    for place, formal in enumerate(target._schema.arguments):
+        if formal.name in _STILL:
+            given = node.args[place] if place < len(node.args) else node.kwargs.get(formal.name, formal.default_value)
+            if given == _STILL[formal.name]:
+                return False
+    return True
 
 
 def find_effects(nodes: Sequence[fx.Node]) -> list[bool]:
-    """Which nodes write, assert, print, …: kept though nobody reads them. Drawing random numbers is no effect."""
+    """Which nodes write, assert, print, draw random numbers, …: kept in order, though nobody reads them."""
     ops: dict[object, bool] = {}  # an operator's answer does not depend on its arguments
     found = []
     for node in nodes:
         if isinstance(node.target, torch._ops.OpOverload):
             if node.target not in ops:
                 ops[node.target] = _has_effect(node)
-            found.append(ops[node.target])
+            found.append(ops[node.target] or is_random(node))
         else:
             found.append(_has_effect(node))
     return found

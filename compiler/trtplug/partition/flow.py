@@ -83,10 +83,11 @@ def analyze(graph: fx.Graph, supported: Callable[[fx.Node], bool]) -> Flow:
         elif node.op == "get_attr":
             flow.kind[i] = Kind.INPUT if i in writes.storages or node.meta.get("written") else Kind.CONSTANT
         elif flow.kind[i] is not Kind.SIZE:
-            _place(flow, i, fixed[i], not (barred[i] or effects[i]) and _eligible(flow, i), supported)
+            free = not effects[i] or is_random(node)  # who claims a random op takes its numbers from elsewhere
+            _place(flow, i, fixed[i], free and not barred[i] and _eligible(flow, i), supported)
             if i in writes.edges:
                 flow.before[i] = [*flow.before[i], *(flow.owner[j] for j in writes.edges[i] if flow.owner[j] >= 0)]
-            if effects[i]:
+            if effects[i] and flow.kind[i] is not Kind.TENSORRT:
                 flow.before[i] = [*flow.before[i], *([last_effect] if last_effect >= 0 else [])]
                 last_effect = i
     return flow

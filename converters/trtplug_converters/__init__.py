@@ -16,6 +16,7 @@ FAMILIES = (
     "joining",
     "slicing",
     "indexing",
+    "scatter",
     "creation",
     "attention",
     "unary",
@@ -31,6 +32,7 @@ FAMILIES = (
     "normalization",
     "convolution",
     "pooling",
+    "sampling",
     "quantization",
 )
 

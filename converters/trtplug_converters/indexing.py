@@ -142,7 +142,7 @@ def _described(call: Call) -> bool:
     return 0 not in ranks or not any(ranks[: len(ranks) - ranks[::-1].index(0)])
 
 
-def _fits(call: Call) -> bool:
+def indexed_fits(call: Call) -> bool:
     listed = tensors_in(call["indices"])
     rank: int = call["self"].rank - len(listed) + max(facts.rank for facts in listed)
     return rank <= MAX_RANK
@@ -152,7 +152,7 @@ def _fits(call: Call) -> bool:
     aten.index.Tensor,
     Domain(
         indices_into("indices", "self"),
-        Relation("a result of at most 8 dimensions", ("indices", "self"), _fits, because=RANK_LIMIT),
+        Relation("a result of at most 8 dimensions", ("indices", "self"), indexed_fits, because=RANK_LIMIT),
         Relation(
             "no index without dimensions after one with dimensions",
             ("indices",),

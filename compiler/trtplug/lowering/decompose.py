@@ -124,7 +124,7 @@ class _Decomposition:
                 computing += 1
             else:
                 left += 1
-        return computing > 0 or (taken > 0 and left == 0)
+        return computing > 0 or left == 0  # nothing new at all: the call is one of its operands
 
     @staticmethod
     def _between(before: fx.Node, after: fx.Node) -> list[fx.Node]:

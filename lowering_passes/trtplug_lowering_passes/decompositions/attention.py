@@ -1,55 +1,15 @@
-"""How ops without a converter are written with others: Torch's own core ATen table, and what it lacks."""
+"""Attention, written with products and a softmax."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch import _decomp as torch_decompositions
-from torch._ops import OpOverload
+
+from trtplug_lowering_passes.decompositions.shared import Table
 
 aten = torch.ops.aten
-
-_BEYOND_CORE = (
-    aten.addmm,
-    aten.baddbmm,
-    aten.native_layer_norm,
-    aten.native_group_norm,
-    aten._softmax,
-    aten._log_softmax,
-    aten.gelu,
-    aten.hardtanh,
-    aten.elu,
-    aten.leaky_relu,
-    aten.var,
-    aten.native_batch_norm,
-    aten._native_batch_norm_legit_no_training,
-)
-"""Core ops that Torch can write with simpler ones all the same; asked only where no converter takes them."""
-
-
-def decompositions() -> Mapping[OpOverload, Callable[..., Any]]:
-    """The table. Torch's is read when this is called, a few milliseconds.
-
-    Composite ops are not in it: an op that is made of others says so itself, and lowering asks it.
-    """
-    table = {**_core(), **torch_decompositions.get_decompositions(_BEYOND_CORE)}
-    found = {
-        op: function
-        for op, function in table.items()
-        if isinstance(op, OpOverload) and not op._schema.is_mutable and torch.Tag.nondeterministic_seeded not in op.tags
-    }
-    found[aten.scaled_dot_product_attention.default] = scaled_dot_product_attention  # it refuses what is random itself
-    return found
-
-
-def _core() -> Mapping[Any, Any]:
-    # the public table also collects every composite op, which takes a third of a second
-    without_composites = getattr(torch_decompositions, "_core_aten_decompositions_post_autograd", None)
-    return dict((without_composites or torch_decompositions.core_aten_decompositions)().items())
 
 
 def scaled_dot_product_attention(
@@ -96,3 +56,6 @@ def _repeat_heads(tensor: Tensor, groups: int) -> Tensor:
     *leading, heads, length, width = tensor.shape
     wide = tensor.unsqueeze(-3).expand(*leading, heads, groups, length, width)
     return wide.reshape(*leading, heads * groups, length, width)
+
+
+TABLE: Table = {aten.scaled_dot_product_attention.default: scaled_dot_product_attention}

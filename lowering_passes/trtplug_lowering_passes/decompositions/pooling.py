@@ -1,0 +1,130 @@
+"""Pooling beyond TensorRT's layer: windows of unequal size, dilated ones, and where in a window the maximum is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trtplug_lowering_passes.decompositions.shared import Table, least, places, widened
+
+aten = torch.ops.aten
+
+
+def _spread(values: Sequence[int], count: int) -> list[int]:
+    return list(values) * count if len(values) == 1 else list(values)
+
+
+def _adaptive_bounds(size: int, out: int) -> list[tuple[int, int]]:
+    """Where each of `out` windows over `size` elements begins and ends."""
+    if not isinstance(size, int):
+        raise NotImplementedError("windows of unequal size over a size that is not known")
+    return [(place * size // out, -(-(place + 1) * size // out)) for place in range(out)]
+
+
+def adaptive_average(self: Tensor, output_size: Sequence[int]) -> Tensor:
+    """The mean of each window, one axis after the other: the windows are boxes."""
+    x = widened(self)
+    for axis, out in zip(range(-len(output_size), 0), output_size, strict=True):
+        bounds = _adaptive_bounds(x.size(axis), out)
+        x = torch.cat([x.narrow(axis, start, end - start).mean(axis, True) for start, end in bounds], axis)
+    return x.to(self.dtype)
+
+
+def adaptive_maximum(self: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    tables = []
+    for axis, out in zip(range(-len(output_size), 0), output_size, strict=True):
+        bounds = _adaptive_bounds(self.size(axis), out)
+        longest = max(end - start for start, end in bounds)
+        begins = places(out, self) * self.size(axis)
+        starts, ends = begins // out, (begins + self.size(axis) + out - 1) // out
+        index = starts.unsqueeze(1) + places(longest, self)
+        tables.append((index, index < ends.unsqueeze(1)))
+    return _maxima(self, tables)
+
+
+def max_pool_with_indices(
+    self: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    ceil_mode: bool = False,
+    *,
+    axes: int = 2,
+) -> tuple[Tensor, Tensor]:
+    kernel = _spread(kernel_size, axes)
+    steps = zip(
+        kernel,
+        _spread(stride, axes) if len(stride) else kernel,
+        _spread(padding, axes),
+        _spread(dilation, axes),
+        self.shape[-axes:],
+        strict=True,
+    )
+    tables = []
+    for k, s, p, d, size in steps:
+        reach = size + 2 * p - d * (k - 1) - 1
+        count = (-(-reach // s) if ceil_mode else reach // s) + 1
+        if ceil_mode:
+            if not isinstance(size, int):
+                raise NotImplementedError("whether the last window starts in the padding depends on the size")
+            count -= (count - 1) * s >= size + p
+        index = (places(count, self) * s - p).unsqueeze(1) + places(k, self) * d
+        tables.append((index, (index >= 0) & (index < size)))
+    return _maxima(self, tables)
+
+
+def max_pool3d_with_indices(
+    self: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:
+    return max_pool_with_indices(self, kernel_size, stride, padding, dilation, ceil_mode, axes=3)
+
+
+def _maxima(self: Tensor, tables: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The largest element of each window, and its first place among the flattened spatial elements.
+
+    Args:
+        self: [..., spatial sizes].
+        tables: for each spatial axis the places of its windows' elements, int64 [windows, elements], and which of them
+            count, bool of that shape.
+    """
+    axes = len(tables)
+    lead, spatial = self.shape[:-axes], self.shape[-axes:]
+    x, place = self, places(0, self).sum()
+    inside = torch.ones((), dtype=torch.bool, device=self.device)
+    for number, (index, counts) in enumerate(tables):
+        size, axis = spatial[number], len(lead) + 2 * number
+        x = torch.index_select(x, axis, index.clamp(min=0, max=size - 1).reshape(-1)).unflatten(axis, index.shape)
+        shape = [1] * (2 * axes)
+        shape[2 * number : 2 * number + 2] = index.shape
+        place = place * size + index.reshape(shape)
+        inside = inside & counts.reshape(shape)
+    order = [*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)]
+    windows = [index.size(0) for index, _ in tables]
+    volume = math.prod(index.size(1) for index, _ in tables)
+    x = x.permute(*range(len(lead)), *(len(lead) + axis for axis in order)).reshape(*lead, *windows, volume)
+    inside, place = (tensor.permute(order).reshape(*windows, volume) for tensor in (inside, place))
+    nothing = torch.scalar_tensor(least(self.dtype), dtype=self.dtype, device=self.device)
+    chosen = torch.where(inside, x, nothing)
+    best = chosen.argmax(-1, keepdim=True)
+    values = torch.gather(chosen, -1, best).squeeze(-1)
+    return values, torch.gather(place.expand(chosen.shape), -1, best).squeeze(-1)
+
+
+TABLE: Table = {
+    aten.adaptive_avg_pool1d.default: adaptive_average,
+    aten._adaptive_avg_pool2d.default: adaptive_average,
+    aten._adaptive_avg_pool3d.default: adaptive_average,
+    aten.adaptive_max_pool2d.default: adaptive_maximum,
+    aten.adaptive_max_pool3d.default: adaptive_maximum,
+    aten.max_pool2d_with_indices.default: max_pool_with_indices,
+    aten.max_pool3d_with_indices.default: max_pool3d_with_indices,
+}

@@ -60,7 +60,7 @@ def slice_scatter(
 
 def diagonal_scatter(self: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     x: Tensor = self.movedim((dim1, dim2), (-2, -1))
-    rows, columns = x.shape[-2:]
+    columns = x.size(-1)
     start = offset if offset >= 0 else -offset * columns
     place = places(src.size(-1), self) * (columns + 1) + start
     written: Tensor = torch.index_copy(x.flatten(-2), -1, place, src).reshape(x.shape)

@@ -47,8 +47,15 @@ class ConverterContext(Protocol):
     def outputs(self) -> tuple[TensorFacts, ...]:
         """What the node must compute: shape and dtype of each of its tensor results."""
 
-    def add(self, kind: str, *args: Any, inputs: Mapping[int, Any] | None = None, **attributes: Any) -> Any:
-        """Adds a layer: ``network.add_<kind>(*args)``, then sets inputs by number and attributes by name.
+    def add(
+        self,
+        kind: str,
+        *args: Any,
+        inputs: Mapping[int, Any] | None = None,
+        keywords: Mapping[str, Any] | None = None,
+        **attributes: Any,
+    ) -> Any:
+        """Adds a layer: ``network.add_<kind>(*args, **keywords)``, then sets inputs by number and attributes by name.
 
         Returns the layer; its results are ``layer.get_output(i)``.
         """

@@ -305,7 +305,7 @@ class Registry:
             return self._distrusted[converter]
         try:
             reason = self._refusal_of(converter, claims, place, node, call)
-            if not converter.built_in and converter.domain.relations:
+            if not converter.built_in and (converter.domain.relations or converter.domain.outputs):
                 self._check_stable(converter, reason, self._refusal_of(converter, claims, place, node, call))
         except Exception as error:  # a plugin's relation may raise anything
             text = f"its domain raised {type(error).__name__}: {error}"

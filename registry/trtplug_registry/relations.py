@@ -66,6 +66,7 @@ class OutputsUsed:
 
     allowed: tuple[int, ...]
     because: str = ""
+    opaque: bool = False
 
     def refusal(self, node: Node) -> Reason | None:
         for user in node.users:

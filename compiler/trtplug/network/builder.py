@@ -75,15 +75,24 @@ class NetworkBuilder:
 
     # --- layers ---------------------------------------------------------------------------------------------------
 
-    def add(self, kind: str, *args: Any, inputs: Mapping[int, Any] | None = None, **attributes: Any) -> Any:
-        """``network.add_<kind>(*args)``; then sets inputs by number and attributes by name. Returns the layer.
+    def add(
+        self,
+        kind: str,
+        *args: Any,
+        inputs: Mapping[int, Any] | None = None,
+        keywords: Mapping[str, Any] | None = None,
+        **attributes: Any,
+    ) -> Any:
+        """``network.add_<kind>(*args, **keywords)``; then sets inputs by number and attributes by name.
+
+        Returns the layer.
 
         Raises:
             ConversionError: TensorRT has no such layer, or refuses the layer, an input or an attribute.
         """
         if self._finished:
             raise self.fail("this network is finished: a converter kept it, and adds to it now")
-        for value in (*args, *(inputs or {}).values()):
+        for value in (*args, *(inputs or {}).values(), *(keywords or {}).values()):
             for tensor in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(tensor, self.trt.ITensor) and not self.owns(tensor):
                     raise self.fail(f"add_{kind}: the tensor {tensor.name!r} belongs to another network")
@@ -91,7 +100,7 @@ class NetworkBuilder:
         if method is None:
             raise self.fail(f"TensorRT {self.trt.__version__} has no add_{kind}")
         try:
-            layer = method(*args)
+            layer = method(*args, **(keywords or {}))
         except (TypeError, ValueError, RuntimeError) as error:
             raise self.fail(f"add_{kind}: {_first_line(error)}", error) from error
         if layer is None:

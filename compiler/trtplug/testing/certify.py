@@ -21,7 +21,7 @@ from trtplug.testing.profiles import Profile
 from trtplug.testing.verdicts import check_registry
 from trtplug_registry import Converter, Example, Executor, LoweringPass, Plugin, Registry, unknown_name
 
-WITHOUT_DRAWING = (Law.TOTAL, Law.ORDER)
+WITHOUT_DRAWING = (Law.ORDER,)
 """The laws that can be tried on a converter whose domain nothing can be drawn from."""
 
 
@@ -175,7 +175,8 @@ def _converted_by(converter: Converter) -> Callable[[Any], bool]:
 
 
 def _is_opaque(converter: Converter) -> bool:
-    return any(relation.opaque for relation in converter.domain.relations)
+    domain = converter.domain
+    return any(relation.opaque for relation in domain.relations) or any(use.opaque for use in domain.outputs)
 
 
 def _unproven(subject: str, kind: str, law: str, why: str) -> PluginCase:

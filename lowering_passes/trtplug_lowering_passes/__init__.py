@@ -10,6 +10,7 @@ from typing import Any
 
 from torch._ops import OpOverload
 
+from trtplug_lowering_passes.affine import spell_out_torchao
 from trtplug_lowering_passes.common_subexpressions import merge_common_subexpressions
 from trtplug_lowering_passes.constant_folding import fold_constants
 from trtplug_lowering_passes.dead_code import remove_dead_code, remove_dead_code_early
@@ -28,6 +29,7 @@ def trtplug_lowering_passes() -> tuple[LoweringPass, ...]:
     return (
         remove_no_ops_early,
         canonical_views_early,
+        spell_out_torchao,
         canonical_quantization,
         set_precision,
         remove_dead_code_early,

@@ -25,7 +25,7 @@ from trtplug_lowering_passes._dtypes import (
     stated_dtype,
     value_as,
 )
-from trtplug_lowering_passes._nodes import ORIGIN, positions, tensor_of, with_arguments
+from trtplug_lowering_passes._nodes import ORIGIN, folded_from, new_constant, positions, tensor_of, with_arguments
 from trtplug_lowering_passes.range_sensitive import BOUNDED, EXACT, PRODUCTS, packets, range_sensitive
 from trtplug_registry import Selection, lowering_pass
 
@@ -318,10 +318,9 @@ class _Precision:
 
     def _constant(self, node: fx.Node, value: torch.Tensor, name: str) -> fx.Node:
         attribute = str(node.target).replace(".", "_") + f"_{dtype_name(value.dtype)}"
-        self.graph_module.register_buffer(attribute, value)
-        with self.graph_module.graph.inserting_after(node):
-            constant = self.graph_module.graph.create_node("get_attr", attribute, name=name)
-        constant.meta = {key: item for key, item in node.meta.items() if key not in ("val", "tensor_meta")}
+        constant = new_constant(self.graph_module, node.next, attribute, value, folded_from(node))
+        constant.name = name
+        constant.meta |= {key: item for key, item in node.meta.items() if key in ORIGIN}
         constant.meta["val"] = self._value(node, value.dtype)
         return constant
 

@@ -304,3 +304,22 @@ def test_a_model_that_torchao_has_quantized(pt2e, make, x, products, symmetric):
     assert found["quantize"] == (products if symmetric else 0)
     near(compiled(x), module(x), 0.03 if symmetric else 1e-4)
     assert (compiled(x) - original(x)).abs().max() < 0.1 * original(x).abs().max(), "the float model, nearly"
+
+
+@pytest.mark.parametrize("config", ["IntxWeightOnlyConfig", "Int8WeightOnlyConfig"])
+def test_weights_that_torchao_has_quantized(config):
+    """By ``quantize_``, as it is exported: weights are int8 in the engine, activations are floats."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchao's own
+        quantization = pytest.importorskip(
+            "torchao.quantization", reason="torchao is not installed: pip install torchao"
+        )
+        torch.manual_seed(0)
+        module = Block().eval()
+        quantization.quantize_(module, getattr(quantization, config)())
+        exported = torch.export.export(module, (ROWS,))
+    compiled = trtplug.compile(exported)
+    assert len(compiled.report.engines) == 1
+    assert not compiled.report.torch_ops
+    assert layers(compiled)["dequantize"] == 2
+    torch.testing.assert_close(compiled(ROWS), module(ROWS), rtol=1e-5, atol=1e-5)

@@ -134,3 +134,27 @@ def test_dequantize_in_blocks() -> None:
     except (RuntimeError, ValueError):
         pytest.skip("this TensorRT has no int8 blocks")
     assert made.run(layer.get_output(0)).tolist() == [[1, 20], [3, 40], [500, 6000], [700, 8000]]
+
+
+def test_a_product_of_quantized_matrices_is_a_product_of_integers() -> None:
+    """As int8 kernels compute it: sums of integers, scaled once per output channel."""
+    made = Handmade()
+    x, weight = torch.randn(3, 8), torch.randint(-127, 128, (5, 8), dtype=torch.int8)
+    scale, scales = torch.tensor(0.03125), torch.tensor([0.5, 0.25, 1.0, 2.0, 0.125])  # powers of 2: nothing is rounded
+    steps = quantized(made, x, scale, torch.int8)
+    left = made.network.add_dequantize(steps, made.constant(scale), trt.float32).get_output(0)
+    right = made.network.add_dequantize(made.constant(weight), made.constant(scales), trt.float32)
+    right.axis = 0
+    operation = trt.MatrixOperation
+    product = made.network.add_matrix_multiply(left, operation.NONE, right.get_output(0), operation.TRANSPOSE)
+    integers = (x / scale).round().clamp(-128, 127).long() @ weight.long().T
+    assert torch.equal(made.run(product.get_output(0), x), integers * scale * scales)
+
+
+@pytest.mark.parametrize("value", [-128, -1, 0, 127])
+def test_int8_casts_keep_integers(value: int) -> None:
+    made = Handmade()
+    x = torch.full((2,), float(value))
+    narrow = made.network.add_cast(made.input("x", F32, 2), trt.int8).get_output(0)
+    wide = made.network.add_cast(narrow, trt.float32).get_output(0)
+    assert torch.equal(made.run(wide, x), x)

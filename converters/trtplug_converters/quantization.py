@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from trtplug_converters._shared import widened
 from trtplug_converters.cast import computed_bytes
 from trtplug_registry import (
     ALL,
@@ -291,9 +292,66 @@ def dequantize_per_channel(
     return dequantized(ctx, input, scales, zero_points, ctx.outputs[0].dtype, axis)
 
 
+# --- float8 -----------------------------------------------------------------------------------------------------------
+
+
+def one_scale() -> Relation:
+    def holds(call: Any) -> bool:
+        return all(type(size) is int and size == 1 for size in call["scale"].shape)
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        call["scale"] = call["scale"]._replace(shape=(1,) * min(call["scale"].rank, call["tensor"].rank))
+
+    return Relation(
+        "one scale for the tensor",
+        ("scale", "tensor"),
+        holds,
+        arrange,
+        "a layer has one scale, or some along an axis",
+    )
+
+
+@converter(
+    "torchao::quantize_affine_float8_non_decomposed",
+    Domain(
+        one_scale(),
+        tensor=dataclasses.replace(FINITE, rank=(1, 8), because="TensorRT quantizes tensors of at least one dimension"),
+        scale=Tensor((torch.float32,), values=(2.0**-10, 8.0)),
+        float8_dtype=Only(torch.float8_e4m3fn, 24, because="TensorRT's float8 is e4m3fn"),
+    ),
+    needs=(*NEEDS, "DataType.FP8"),
+)
+def quantize_float8(ctx: ConverterContext, tensor: Any, scale: Any, float8_dtype: Any = 24) -> NetworkTensor:
+    """quantize_affine_float8_non_decomposed(Tensor tensor, Tensor scale, ScalarType float8_dtype=24) -> Tensor
+
+    Saturates at 448. (The schema spells float8_e4m3fn 24. TensorRT rounds quotients of halves once more than eager.)
+    """
+    return ctx.add("quantize", widened(ctx, tensor), ctx.reshape(scale, ()), ctx.trt.DataType.FP8).get_output(0)
+
+
+@converter(
+    "torchao::dequantize_affine_float8_non_decomposed",
+    Domain(
+        one_scale(),
+        tensor=Tensor((torch.float8_e4m3fn,), because="TensorRT's float8 is e4m3fn"),
+        scale=Tensor((torch.float32,), values=(2.0**-10, 8.0)),
+        output_dtype=Only(6, *FLOATS, because="TensorRT has no float64"),
+    ),
+    needs=(*NEEDS, "DataType.FP8"),
+)
+def dequantize_float8(ctx: ConverterContext, tensor: Any, scale: Any, output_dtype: Any = 6) -> NetworkTensor:
+    """dequantize_affine_float8_non_decomposed(Tensor tensor, Tensor scale, ScalarType output_dtype=float) -> Tensor
+
+    (The schema spells float32 6.)
+    """
+    return _layer(ctx, tensor, ctx.reshape(scale, ()), ctx.outputs[0].dtype)
+
+
 CONVERTERS: tuple[Converter, ...] = (
     quantize_per_tensor,
     dequantize_per_tensor,
     quantize_per_channel,
     dequantize_per_channel,
+    quantize_float8,
+    dequantize_float8,
 )

@@ -27,7 +27,7 @@ from trtplug_lowering_passes._dtypes import (
 )
 from trtplug_lowering_passes._nodes import ORIGIN, folded_from, new_constant, positions, tensor_of, with_arguments
 from trtplug_lowering_passes.range_sensitive import BOUNDED, EXACT, PRODUCTS, packets, range_sensitive
-from trtplug_registry import Selection, lowering_pass
+from trtplug_registry import Selection, applied, decline, lowering_pass
 
 aten = torch.ops.aten
 
@@ -127,6 +127,8 @@ class _Precision:
         if dtype is None:
             self._restore(node)
         self._note(node, why if dtype != self.dtype else "")
+        if dtype == self.dtype:
+            applied(self.graph_module, dtype_name(dtype))
         self._track(node, dtype)
 
     # --- deciding ---------------------------------------------------------------------------------------------------
@@ -351,5 +353,6 @@ class _Precision:
     def _note(self, node: fx.Node, why: str) -> None:
         if why:
             node.meta["precision"] = why
+            decline(self.graph_module, dtype_name(self.dtype), why)
         else:
             node.meta.pop("precision", None)

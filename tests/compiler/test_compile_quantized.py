@@ -323,3 +323,31 @@ def test_weights_that_torchao_has_quantized(config):
     assert not compiled.report.torch_ops
     assert layers(compiled)["dequantize"] == 2
     torch.testing.assert_close(compiled(ROWS), module(ROWS), rtol=1e-5, atol=1e-5)
+
+
+def test_float8_weights_and_activations():
+    """As PT2E writes float8 with torchao."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchao's own
+        pytest.importorskip("torchao.quantization.quant_primitives", reason="needs torchao: pip install torchao")
+    float8 = torch.float8_e4m3fn
+    ops = torch.ops.torchao
+
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(0.01))
+            self.register_buffer("weight", torch.randn(8, 16).to(float8))
+
+        def forward(self, x):
+            x = ops.quantize_affine_float8_non_decomposed(x, self.scale, float8)
+            x = ops.dequantize_affine_float8_non_decomposed(x, self.scale)
+            weight = ops.dequantize_affine_float8_non_decomposed(self.weight, self.scale)
+            return nn.functional.linear(x, weight)
+
+    torch.manual_seed(0)
+    module = Linear()
+    compiled = trtplug.compile(module, (ROWS,))
+    assert not compiled.report.torch_ops
+    assert (layers(compiled)["quantize"], layers(compiled)["dequantize"]) == (1, 2)
+    torch.testing.assert_close(compiled(ROWS), module(ROWS), rtol=1e-5, atol=1e-5)

@@ -141,7 +141,7 @@ def test_every_setting_is_in_the_key(field, registry):
     other = copy.copy(Settings())
     object.__setattr__(other, field.name, kinds.get(type(field.default), "other"))  # any value, allowed or not
     same = circumstances(other, registry, {}) == circumstances(Settings(), registry, {})
-    assert same == (field.name in ("cache_dir", "cache_bytes"))
+    assert same == (field.name in ("cache_dir", "cache_bytes", "verify", "dump_graphs"))  # they decide nothing
 
 
 def test_plugins_and_versions_are_in_the_key(registry):
@@ -153,7 +153,7 @@ def test_plugins_and_versions_are_in_the_key(registry):
     assert circumstances(Settings(), plain, {"torch": "2.13.1"}) != base
     block, tensors = block_of(Recipe((("add", 0, 2, 1),), (1.0, 2.0, 3.0), "float32", (0,))), {}
     keys = {
-        describe(block, tensors, about).key for about in (base, {**base, "system": "other"}, {**base, "gpu": [9, 0]})
+        describe(block, tensors, about).key for about in (base, {**base, "system": "other"}, {**base, "gpu": [1, 0]})
     }
     assert len(keys) == 3
 
@@ -248,6 +248,7 @@ def test_engines_of_one_model_are_found_one_by_one(tmp_path):
     torch.testing.assert_close(again(x), module(x))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # Dynamo's own, on Python 3.12
 def test_torch_compile_uses_it(tmp_path):
     options = {"cache_dir": str(tmp_path), "min_block_size": 1}
     for _ in range(2):

@@ -315,6 +315,10 @@ def quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        for words in ("No complete tensor found in the group", "The TorchScript type system doesn't support"):
+        for words in (
+            "No complete tensor found in the group",
+            "The TorchScript type system doesn't support",
+            "The given buffer is not writable",
+        ):
             warnings.filterwarnings("ignore", words, UserWarning)
         yield

@@ -37,16 +37,26 @@ def fresh(seed=0):
     return Chain().eval()
 
 
-@pytest.fixture
+def compile_(model):
+    made = trtplug.compile(model, (torch.randn(2, 4),), **OPTIONS)
+    assert [engine.name for engine in made.engines] == ["engine_0", "engine_1", "engine_2"]
+    return made
+
+
+@pytest.fixture(scope="module")
 def model():
     return fresh()
 
 
+@pytest.fixture(scope="module")
+def shared(model):
+    return compile_(model)
+
+
 @pytest.fixture
-def compiled(model):
-    made = trtplug.compile(model, (torch.randn(2, 4),), **OPTIONS)
-    assert [engine.name for engine in made.engines] == ["engine_0", "engine_1", "engine_2"]
-    return made
+def compiled(shared):
+    """A module to itself for each test: what it is updated to, the others do not see."""
+    return copy.copy(shared)
 
 
 def check(compiled, model, **entries):
@@ -101,7 +111,8 @@ def test_a_whole_state_dict(compiled, model):
     torch.testing.assert_close(compiled(x), fresh(1)(x) + 1, rtol=1e-4, atol=1e-4)  # the values were copied
 
 
-def test_buffers_that_the_forward_writes_keep_their_values(compiled, model):
+def test_buffers_that_the_forward_writes_keep_their_values():
+    compiled = compile_(fresh())
     x = torch.randn(2, 4)
     for _ in range(3):
         compiled(x)
@@ -120,8 +131,10 @@ def test_the_model_is_not_written_to(compiled, model):
 
 
 @pytest.mark.parametrize("write", ["copy", "data", "swap"])
-def test_weights_that_were_changed_in_place_are_not_taken_for_old_ones(write, compiled, model):
+def test_weights_that_were_changed_in_place_are_not_taken_for_old_ones(write):
     """Values equal to what the model holds now are new to an engine that was built before the model was written to."""
+    model = fresh()
+    compiled = compile_(model)
     with torch.no_grad():
         if write == "copy":
             model.two.weight.copy_(torch.randn(4, 4))
@@ -202,7 +215,8 @@ def test_modules_without_a_recipe_say_so(compiled, tmp_path):
             module.update_weights({})
 
 
-def test_updated_modules_are_saved_and_found_in_the_cache(model, tmp_path):
+def test_updated_modules_are_saved_and_found_in_the_cache(tmp_path):
+    model = fresh()
     options = {**OPTIONS, "cache_dir": tmp_path / "cache"}
     compiled = trtplug.compile(model, (torch.randn(2, 4),), **options)
     new = {"two.bias": torch.randn(4)}

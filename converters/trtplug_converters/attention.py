@@ -140,7 +140,8 @@ def attention(
         scores = ctx.elementwise("SUM", ctx.cast(scores, ctx.dtype(bias)), bias)
     weights = ctx.add("softmax", scores, axes=1 << (ctx.rank(scores) - 1)).get_output(0)
     result = ctx.matmul(ctx.cast(weights, ctx.dtype(value)), value)
-    if attn_mask is None or not may_have_blind_rows(ctx, bias):
+    # a pass that recognised attention knows more of where the mask comes from
+    if attn_mask is None or ctx.node.meta.get("sees_keys") or not may_have_blind_rows(ctx, bias):
         return result
     most = ctx.reduce("MAX", bias, [-1], keepdim=True)
     return ctx.select(ctx.elementwise("EQUAL", most, -math.inf), 0.0, result)
@@ -158,6 +159,8 @@ def repeated_heads(ctx: ConverterContext, tensor: NetworkTensor, heads: NetworkS
 def scaled(ctx: ConverterContext, query: NetworkTensor, scale: float | None) -> NetworkTensor:
     """The query times the scale, by default 1 / sqrt(its width)."""
     width = ctx.sizes(query)[-1]
+    if scale == 1:
+        return query
     if scale is not None:
         return ctx.elementwise("PROD", query, scale)
     if isinstance(width, int):
@@ -171,17 +174,20 @@ def bias_of(
 ) -> NetworkTensor | None:
     """What is added to the scores: 0 or -inf in their dtype, or a mask of floats in float32, which holds any sum."""
     dtype = ctx.dtype(scores)
-    nothing, never = ctx.constant(0.0, dtype), ctx.constant(-math.inf, dtype)
+
+    def chosen(condition: NetworkTensor, if_true: float, if_false: float) -> NetworkTensor:
+        return ctx.select(condition, ctx.constant(if_true, dtype), ctx.constant(if_false, dtype))
+
     if is_causal:  # which excludes a mask
         row, column = places(ctx, ctx.sizes(scores)[-2:])
-        return ctx.select(ctx.elementwise("GREATER", column, row), never, nothing)
+        return chosen(ctx.elementwise("GREATER", column, row), -math.inf, 0.0)
     if mask is None:
         return None
     known = ctx.frozen(mask)
     if ctx.dtype(mask) == torch.bool:
         if known is not None:
             return ctx.constant(torch.where(known, 0.0, -math.inf), dtype)
-        return ctx.select(mask, nothing, never)
+        return chosen(mask, 0.0, -math.inf)
     return ctx.cast(mask, torch.float32)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -33,6 +33,14 @@ def call_before(place: fx.Node, target: Any, *args: Any, name: str | None = None
     with torch.no_grad():
         node.meta["val"] = target(*vals, **named)
     return node
+
+
+def call_like(node: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """A new call in front of `node` that gives the same, so that no fake value has to be computed for it."""
+    with node.graph.inserting_before(node):
+        new = node.graph.call_function(target, args, kwargs)
+    new.meta = {key: node.meta[key] for key in (*ORIGIN, "val") if key in node.meta}
+    return new
 
 
 def tensor_of(node: Any) -> torch.Tensor | None:
@@ -96,6 +104,44 @@ def replace(node: fx.Node, new: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
+def erase_unused(*nodes: Any) -> None:
+    """Removes calls without users, and those of their arguments that are then without. Random ops and writes stay."""
+    for node in nodes:
+        if not isinstance(node, fx.Node) or node._erased or node.op != "call_function" or node.users:
+            continue
+        if isinstance(node.target, OpOverload):
+            if node.target._schema.is_mutable or torch.Tag.nondeterministic_seeded in node.target.tags:
+                continue
+            sources = node.all_input_nodes
+            node.graph.erase_node(node)
+            erase_unused(*sources)
+
+
+_CASTS = frozenset(
+    {
+        torch.ops.aten._to_copy.default,
+        torch.ops.aten.to.dtype,
+        torch.ops.aten.to.dtype_layout,
+        torch.ops.aten.to.device,
+        torch.ops.aten.to.other,
+        torch.ops.aten.type_as.default,
+    }
+)
+
+
+def is_cast(node: Any) -> bool:
+    """Whether a call changes nothing but the dtype."""
+    if not isinstance(node, fx.Node) or node.target not in _CASTS:
+        return False
+    before, after = tensor_of(node.args[0]), tensor_of(node)
+    return before is not None and after is not None and before.device == after.device
+
+
+def number(value: Any) -> float | None:
+    """A Python number that is no bool."""
+    return float(value) if type(value) in (int, float) else None
+
+
 def sizes_key(sizes: Any) -> tuple[Any, ...]:
     return tuple(map(size_key, sizes))
 
@@ -140,8 +186,9 @@ def new_constant(
     with place.graph.inserting_before(place):
         node = place.graph.get_attr(name)
     node.meta = {key: place.meta[key] for key in ORIGIN if key in place.meta}
-    fake = tensor_of(place)
-    mode = fake.fake_mode if isinstance(fake, FakeTensor) else contextlib.nullcontext()
+    fakes = (node.meta.get("val") for node in place.graph.nodes)
+    fake = next((value for value in fakes if isinstance(value, FakeTensor)), None)
+    mode = fake.fake_mode if fake is not None else contextlib.nullcontext()
     with mode:
         node.meta["val"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
     node.meta["folded_from"] = sources
@@ -156,16 +203,16 @@ def free_name(module: torch.nn.Module, name: str) -> str:
     return candidate
 
 
-def drop_constant(graph_module: fx.GraphModule, *nodes: Any) -> None:
-    """Removes ``get_attr`` nodes that nobody uses, and from the graph's module what no other node reads."""
-    for node in nodes:
-        if not isinstance(node, fx.Node) or node.op != "get_attr" or node.users:
-            continue
-        graph, path = node.graph, str(node.target)
+def drop_unread(graph_module: fx.GraphModule, nodes: Iterable[Any]) -> None:
+    """Removes those ``get_attr`` nodes that nobody uses, and from the module what no node reads any more."""
+    graph = graph_module.graph
+    gone = {node for node in nodes if isinstance(node, fx.Node) and node.op == "get_attr" and not node.users}
+    for node in gone:
         graph.erase_node(node)
-        if not any(other.target == path for other in graph.find_nodes(op="get_attr", target=path)):
-            *owners, last = path.split(".")
-            delattr(attribute(graph_module, ".".join(owners)) if owners else graph_module, last)
+    read = {str(node.target) for node in graph.find_nodes(op="get_attr")}
+    for path in {str(node.target) for node in gone} - read:
+        owner, _, last = path.rpartition(".")
+        delattr(attribute(graph_module, owner) if owner else graph_module, last)
 
 
 def reaches_output(node: fx.Node) -> bool:

@@ -52,8 +52,7 @@ _FILLS = {
 """Ops that read only the metadata of their first argument: 0 its dtype and device, 1 its shape too."""
 
 
-@lowering_pass("constant-folding", after=["no-ops", "type-promotion"])
-def fold_constants(graph_module: fx.GraphModule) -> bool:
+def folded(graph_module: fx.GraphModule) -> bool:
     """Computes calls whose arguments are all constants, and keeps the result as a buffer.
 
         weight ─ t ─┐              weight_t ─┐
@@ -69,6 +68,10 @@ def fold_constants(graph_module: fx.GraphModule) -> bool:
     for node in graph_module.graph.nodes:
         folding.visit(node)
     return folding.finish()
+
+
+fold_constants_early = lowering_pass("constant-folding-early", phase="early", after=["no-ops-early"])(folded)
+fold_constants = lowering_pass("constant-folding", after=["no-ops", "type-promotion"])(folded)
 
 
 class _Folding:

@@ -19,7 +19,9 @@ def dead_code(graph_module: fx.GraphModule) -> bool:
     return bool(graph_module.graph.eliminate_dead_code(fx.Node.is_impure))
 
 
-remove_dead_code_early = lowering_pass("dead-code-early", phase="early", after=["no-ops-early"])(dead_code)
+remove_dead_code_early = lowering_pass(
+    "dead-code-early", phase="early", after=["no-ops-early", "constant-folding-early"]
+)(dead_code)
 remove_dead_code = lowering_pass(
     "dead-code",
     after=["no-ops", "type-promotion", "constant-folding", "sizes-from-inputs"],

@@ -10,7 +10,7 @@ from torch import fx
 
 from trtplug_lowering_passes._nodes import (
     argument,
-    call_before,
+    call_like,
     calls,
     reaches_output,
     replace,
@@ -72,6 +72,11 @@ def order_of(node: Any) -> list[int] | None:
     return None
 
 
+def is_mover(node: Any) -> bool:
+    """Whether a call is one of those that this module joins: its elements are its argument's, in some order."""
+    return isinstance(node, fx.Node) and (node.target in _RESHAPING or order_of(node) is not None)
+
+
 def canonical_views(graph_module: fx.GraphModule) -> bool:
     """Joins what only moves elements around.
 
@@ -117,7 +122,7 @@ def _join_reshapes(node: fx.Node) -> bool:
     sizes = argument(node, "shape") if node.target is aten.reshape.default else _sizes(end)
     if sizes is None:
         return False
-    _put(node, call_before(node, aten.reshape.default, source, sizes))
+    _put(node, call_like(node, aten.reshape.default, source, sizes))
     return True
 
 
@@ -152,13 +157,13 @@ def _join_permutations(node: fx.Node, order: list[int]) -> bool:
     if _moves_nothing(start, order):
         sizes = _sizes(end)
         if sizes is not None:
-            reshape = call_before(node, aten.reshape.default, source, sizes)
+            reshape = call_like(node, aten.reshape.default, source, sizes)
             _put(node, reshape)
             _join_reshapes(reshape)  # to those before it
             return True
     if length == 1:
         return False
-    _put(node, call_before(node, aten.permute.default, source, order))
+    _put(node, call_like(node, aten.permute.default, source, order))
     return True
 
 
@@ -184,7 +189,7 @@ def _drop_copy(node: fx.Node) -> bool:
     return True
 
 
-canonical_views_early = lowering_pass("views-early", phase="early", after=["no-ops-early"], before=["dead-code-early"])(
-    canonical_views
-)
+canonical_views_early = lowering_pass(
+    "views-early", phase="early", after=["no-ops-early"], before=["precision", "dead-code-early"]
+)(canonical_views)
 canonical_views_late = lowering_pass("views", after=["no-ops"], before=["common-subexpressions"])(canonical_views)

@@ -108,7 +108,31 @@ class Network(nn.Module):
         return image, attended, normed, gelu, y * torch.sigmoid(y), y / (y.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
 
 
-MODELS: tuple[Any, ...] = (mixed_types, views, constants, unused, sizes, randomness, repeated, Weights, Network)
+def parts(x: torch.Tensor, y: torch.Tensor) -> Any:
+    part = torch.cat([x, y], 1)[:, 4:][:, 1:3]
+    turned = torch.cat((-x[:, 2:], x[:, :2]), -1) * torch.arange(4.0)
+    return part + y[:, [1, 2]], x[:1].repeat(3, 1) + 1, x + y[:1].expand(x.shape), turned + x
+
+
+class Folding(nn.Module):
+    """What goes into weights, and a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4)
+        self.bias, self.convolution = nn.Parameter(torch.randn(4)), nn.Conv2d(1, 3, 3)
+        self.register_buffer("cache", torch.zeros(2, 4))
+        self.eval()
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        self.cache[:1] = x[:1]
+        image = self.convolution(f.pad(x[None, None], (1, 1, 1, 1))) * 0.5
+        return self.norm(self.linear(x)), image, self.cache.sum() + y, f.linear(y, self.bias.diag()) + self.bias
+
+
+MODELS: tuple[Any, ...] = (
+    *(mixed_types, views, constants, unused, sizes, randomness, repeated, parts, Weights, Network, Folding),
+)
 ARGS = torch.randn(4, 4), torch.randn(4, 4)
 
 

@@ -40,7 +40,18 @@ class _Run:
             for value in inputs
         ]
         with torch.no_grad():
-            return tuple(module(*tensors))
+            return _fresh(module(*tensors), (*tensors, *module.buffers(), *module.parameters()))
+
+
+def _fresh(results: Sequence[torch.Tensor], held: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Each result in memory of its own, as an engine gives it: the caller may write to it."""
+    taken = {tensor.untyped_storage().data_ptr() for tensor in held}
+    found = []
+    for result in results:
+        memory = result.untyped_storage().data_ptr()
+        found.append(result.clone() if memory in taken else result)
+        taken.add(memory)
+    return tuple(found)
 
 
 def _prepare(engine: Engine) -> _Run:

@@ -1,0 +1,130 @@
+"""Real architectures, small: what is written out in them is found, and TensorRT gets less to do.
+
+Each is lowered twice, with all passes and with only those that had been enough to convert it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import trtplug
+from trtplug.convert import convert
+from trtplug.lowering import run_lowered
+from trtplug.partition import extract, partition
+from trtplug.settings import Settings
+
+transformers = pytest.importorskip("transformers", reason="the models are transformers'")
+
+aten = torch.ops.aten
+ADDED = (
+    *("attention", "gelu", "rms-norm", "views-early", "views", "common-subexpressions", "constant-folding-early"),
+    *("batch-norm-folding", "pad-folding", "linear-bias", "scale-folding"),
+)
+SMALL = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "attn_implementation": "eager"}
+IDS = torch.arange(16).view(2, 8) % 50
+MASK = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
+
+
+def bert() -> nn.Module:
+    return transformers.BertModel(transformers.BertConfig(hidden_size=32, vocab_size=50, **SMALL))
+
+
+def gpt2() -> nn.Module:
+    config = transformers.GPT2Config(
+        n_embd=32, n_layer=2, n_head=4, vocab_size=50, n_positions=16, attn_implementation="eager", use_cache=False
+    )
+    config.bos_token_id = config.eos_token_id = 0
+    return transformers.GPT2Model(config)
+
+
+def llama() -> nn.Module:
+    return transformers.LlamaModel(
+        transformers.LlamaConfig(hidden_size=32, num_key_value_heads=2, vocab_size=50, use_cache=False, **SMALL)
+    )
+
+
+def t5() -> nn.Module:
+    config = transformers.T5Config(
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=1,
+        num_heads=4,
+        vocab_size=50,
+        attn_implementation="eager",
+        use_cache=False,
+    )
+    return transformers.T5Model(config)
+
+
+def vit() -> nn.Module:
+    return transformers.ViTModel(transformers.ViTConfig(hidden_size=32, image_size=16, patch_size=8, **SMALL))
+
+
+def resnet() -> nn.Module:
+    return transformers.ResNetModel(
+        transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    make: Callable[[], nn.Module]
+    inputs: dict[str, Any]
+    counts: dict[Any, int]
+    """How often each op stands in the lowered graph."""
+
+
+ATTENTION, RMS, GELU = aten.scaled_dot_product_attention.default, aten.rms_norm.default, aten.gelu.default
+CASES = {
+    "bert": Case(bert, {"input_ids": IDS, "attention_mask": MASK}, {ATTENTION: 2, GELU: 2, aten.softmax.int: 0}),
+    "gpt2": Case(
+        gpt2,
+        {"input_ids": IDS, "attention_mask": MASK},
+        {ATTENTION: 2, GELU: 2, aten.addmm.default: 0, aten.tanh.default: 0},
+    ),
+    "llama": Case(llama, {"input_ids": IDS, "attention_mask": MASK}, {ATTENTION: 2, RMS: 5, aten.rsqrt.default: 0}),
+    "t5": Case(t5, {"input_ids": IDS, "decoder_input_ids": IDS[:, :6]}, {ATTENTION: 3, RMS: 7, aten.rsqrt.default: 0}),
+    "vit": Case(vit, {"pixel_values": torch.randn(2, 3, 16, 16)}, {ATTENTION: 2, GELU: 2}),
+    "resnet": Case(resnet, {"pixel_values": torch.randn(2, 3, 16, 16)}, {aten.batch_norm.default: 0}),
+}
+
+
+def converted(lowered: Any, registry: Any) -> tuple[int, int]:
+    """How many engines there are, and how many layers in them."""
+    parts = partition(lowered.graph_module, lambda node: bool(registry.lookup(node)), min_block_size=1)
+    layers = 0
+    for block in parts.blocks:
+        verdicts = {node.name: registry.lookup(node) for node in (*block.nodes, *block.copies)}
+        graph = extract(lowered.graph_module, block)
+        network = convert(graph, lambda node, v=verdicts: v[node.name].converter, ranges=lowered.ranges)
+        layers += network.num_layers
+    return len(parts.blocks), layers
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_model(name):
+    case = CASES[name]
+    torch.manual_seed(0)
+    model = case.make().eval()
+    program = trtplug.trace(model, (), case.inputs)
+    every = trtplug.registry()
+    few = trtplug.registry(disable_passes=[f"trtplug-passes:{item}" for item in ADDED])
+    ours = trtplug.lowering.lower(program, every, Settings(verify=True), strict=True)
+    before = trtplug.lowering.lower(program, few, strict=True)
+    found = [node.target for node in ours.graph_module.graph.nodes]
+    assert {op: found.count(op) for op in case.counts} == case.counts
+    assert len(found) < len(before.graph_module.graph.nodes)
+    (engines, layers), (engines_before, layers_before) = converted(ours, every), converted(before, few)
+    assert engines <= engines_before == 1
+    assert layers < layers_before
+    with torch.no_grad():
+        wanted, found = model(**case.inputs), run_lowered(ours, **case.inputs)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)

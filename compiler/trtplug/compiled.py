@@ -152,8 +152,12 @@ class CompiledModule(nn.Module):
         """Copies values into the tensors that `state_dict` has.
 
         Raises:
-            ModuleError: a name is none of them, under ``strict``.
+            ModuleError: a name is none of them, under ``strict``; or ``assign``: they are the model's own tensors.
         """
+        if assign:
+            raise ModuleError(
+                "a compiled module shares the model's tensors, so none can be assigned: leave out assign="
+            )
         own = self.state_dict()
         others = [name for name in state_dict if name not in own]
         if strict and others:
@@ -163,7 +167,7 @@ class CompiledModule(nn.Module):
                 f" {', '.join(own) or 'nothing'} can be loaded. Give them to update_weights, which builds engines"
                 " again, or load them into the model, and compile that"
             )
-        return super().load_state_dict(state_dict, strict, assign)
+        return super().load_state_dict(state_dict, strict)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> CompiledModule:
         """What ``to``, ``cuda``, ``half`` and the like call.

@@ -210,7 +210,7 @@ def test_ahead_of_time_with_dynamic_sizes(model, seed):
 @given(
     model=models([*STEPS, *ONLY_JIT]),
     seed=st.integers(0, 99),
-    sizes=st.lists(st.integers(0, 5), min_size=1, max_size=3),
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     dynamic=st.sampled_from([None, True, False]),
 )
 def test_just_in_time(model, seed, sizes, dynamic):

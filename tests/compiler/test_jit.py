@@ -91,6 +91,29 @@ def test_a_parameter_changed_in_place_never_yields_a_stale_answer():
     torch.testing.assert_close(fast(x), eager(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_writes_that_torch_does_not_count_are_noticed_on_the_cpu(dtype):
+    eager = model().to(dtype)
+    fast = compiled(eager)
+    x = torch.randn(3, 4, dtype=dtype)
+    weight, bias = eager[3].weight, eager[3].bias  # 3 values: bytes are left over
+    fast(x)
+    before = weight._version, bias._version
+    for write in (
+        lambda: weight.data.mul_(2),
+        lambda: weight.data.copy_(weight.data.flip(0)),
+        lambda: weight.data.view(-1)[5].add_(1),
+        lambda: bias.data.add_(1),
+        lambda: bias.data[2:].zero_(),
+    ):
+        write()
+        tolerance = (
+            {"rtol": 1e-5, "atol": 1e-6} if dtype is torch.float32 else {"rtol": 3e-2, "atol": 3e-3}
+        )  # roundings
+        torch.testing.assert_close(fast(x), eager(x), **tolerance)
+    assert (weight._version, bias._version) == before
+
+
 def test_a_parameter_replaced_at_the_same_address_is_noticed():
     eager = model()
     fast = compiled(eager)

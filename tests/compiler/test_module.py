@@ -64,6 +64,8 @@ def test_state_dict_has_what_is_still_torchs_under_the_models_names(model, compi
 def test_a_weight_that_is_a_constant_cannot_be_loaded(model, compiled):
     with pytest.raises(trtplug.ModuleError, match=r"cannot load inside\.weight, inside\.bias: weights in engines"):
         compiled.load_state_dict(model.state_dict())
+    with pytest.raises(trtplug.ModuleError, match="leave out assign="):
+        compiled.load_state_dict(compiled.state_dict(), assign=True)
     compiled.load_state_dict(model.state_dict(), strict=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from trtplug.convert import convert
 from trtplug.engine import CompiledEngine, EngineModule
 from trtplug.errors import BuildError, ConversionError, op_name
 from trtplug.executors import pick_executor
+from trtplug.logs import configure_log, log_report
 from trtplug.lowering import Lowered, lower
 from trtplug.network import Network
 from trtplug.network.finished import BuildOptions, Progress
@@ -41,6 +43,8 @@ from trtplug_registry import (
     Registry,
     RunOptions,
 )
+
+_log = logging.getLogger(__name__)
 
 MOST_FAILURES = 3
 """Nodes that one converter may fail for before the rest of its nodes go to Torch untried."""
@@ -132,6 +136,7 @@ class Compilation:
         kept: Kept | None = None,
         failed: Mapping[str, Reason] | None = None,
     ) -> None:
+        configure_log()
         self.settings, self.registry, self.progress = settings, registry, progress
         self.stages: dict[str, float] = {}
         self.quarantine: dict[Node, Reason] = {}
@@ -148,7 +153,9 @@ class Compilation:
         try:
             yield
         finally:
-            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.stages[name] = self.stages.get(name, 0.0) + seconds
+            _log.debug("%s: %.3f s", name, seconds)
 
     # --- stages -----------------------------------------------------------------------------------------------------
 
@@ -356,7 +363,9 @@ class Compilation:
         facts = Facts(
             self.registry, self.settings, self.parts, self.quarantine, self.stages, tuple(self.warnings), cached
         )
-        return make_report(facts, lowered, engines, seconds, executor, suggestions=suggestions)
+        report = make_report(facts, lowered, engines, seconds, executor, suggestions=suggestions)
+        log_report(report)
+        return report
 
 
 def _device_type(lowered: Lowered) -> str:

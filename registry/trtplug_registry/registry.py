@@ -91,12 +91,20 @@ class Registry:
         self.prefer = tuple(prefer)
         self.exclude = tuple(exclude)
         self.capabilities = capabilities
+        self._choices: Mapping[str, Any] = {
+            "prefer": self.prefer,
+            "exclude": self.exclude,
+            "capabilities": capabilities,
+            "disable_passes": tuple(disable_passes),
+            "pass_order": tuple(pass_order),
+            "blocked": tuple(blocked),
+        }
         self.converters = tuple(sorted((c for p in self.plugins for c in p.converters), key=self._rank))
         self.passes: tuple[LoweringPass, ...] = order_passes(
             (item for plugin in self.plugins for item in plugin.passes),
             disable=disable_passes,
             order=pass_order,
-            absent={*blocked, *(plugin.name for plugin in self.plugins if plugin.error)},
+            absent={*self._choices["blocked"], *(plugin.name for plugin in self.plugins if plugin.error)},
         )
         self.decompositions = self._gather_decompositions()
         self.executors = tuple(
@@ -108,6 +116,10 @@ class Registry:
         self._claims, self._unloaded = self._index()
         self._memo: weakref.WeakKeyDictionary[Node, tuple[Any, ...]] = weakref.WeakKeyDictionary()
         self._facts: weakref.WeakKeyDictionary[Node, tuple[Any, Any]] = weakref.WeakKeyDictionary()
+
+    def having(self, **choices: Any) -> Registry:
+        """A registry of the same plugins with some of its arguments changed, by name."""
+        return Registry(self.plugins, **{**self._choices, **choices})
 
     # --- asking ---------------------------------------------------------------------------------------------------
 

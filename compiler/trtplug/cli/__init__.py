@@ -1,4 +1,4 @@
-"""The command line: ``trtplug compile | explain | coverage | plugins | doctor | certify | new-plugin``."""
+"""The command line: ``trtplug compile | explain | coverage | bisect | plugins | doctor | certify | new-plugin``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trtplug.cli.bisect import bisect
 from trtplug.cli.coverage import coverage
 from trtplug_registry import TrtplugError
 
@@ -195,6 +196,7 @@ def _print_json(value: Any) -> None:
 
 
 app.command("coverage")(coverage)
+app.command("bisect")(bisect)
 
 
 def load_model(name: str) -> Any:
@@ -207,29 +209,45 @@ def load_model(name: str) -> Any:
 
     import trtplug
 
-    path, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")
-    file = Path(path)
-    if not file.is_file():
-        raise TrtplugError(f"model {name!r}: there is no file {path!r}; name a .pt2 file or FILE.py:FUNCTION")
-    if not function:
+    if ".py:" not in name:
+        file = _file_of(name, name)
         if file.suffix != ".pt2":
             raise TrtplugError(f"model {name!r}: name a .pt2 file or FILE.py:FUNCTION")
         return torch.export.load(str(file))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
+    made = make_model(name)
+    if isinstance(made, trtplug.Program | torch.export.ExportedProgram):
+        return made
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
+        found = type(made).__name__
+        raise TrtplugError(f"model {name!r}: the function returned {found}, not (module, example_args)")
+    return trtplug.trace(made[0], made[1])
+
+
+def make_model(name: str) -> Any:
+    """What the function of ``file.py:function`` returns.
+
+    Raises:
+        TrtplugError: the file or the function is not there.
+    """
+    path, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")
+    file = _file_of(name, path)
+    spec = importlib.util.spec_from_file_location(file.stem, file) if function else None
+    if spec is None or spec.loader is None:
+        raise TrtplugError(f"model {name!r}: name FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
     spec.loader.exec_module(module)
     make = getattr(module, function, None)
     if not callable(make):
         raise TrtplugError(f"model {name!r}: {path} has no function {function!r}")
-    made = make()
-    if isinstance(made, trtplug.Program | torch.export.ExportedProgram):
-        return made
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
-        raise TrtplugError(f"model {name!r}: {function}() returned {type(made).__name__}, not (module, example_args)")
-    return trtplug.trace(made[0], made[1])
+    return make()
+
+
+def _file_of(name: str, path: str) -> Path:
+    file = Path(path)
+    if not file.is_file():
+        raise TrtplugError(f"model {name!r}: there is no file {path!r}; name a .pt2 file or FILE.py:FUNCTION")
+    return file
 
 
 def _settings(size: int, torch_op: list[str] | None, block: list[str] | None, prefer: list[str] | None) -> Any:

@@ -89,15 +89,6 @@ class _Asked:
                 if reason.code is code:
                     yield node, reason
 
-    def under(self, **changes: Any) -> Registry:
-        """The registry with other choices."""
-        now: dict[str, Any] = {
-            "prefer": self.registry.prefer,
-            "exclude": self.registry.exclude,
-            "capabilities": self.registry.capabilities,
-        }
-        return Registry(self.registry.plugins, **{**now, **changes})
-
 
 def suggest(
     graph: Graph,
@@ -190,13 +181,13 @@ def _settings(asked: _Asked) -> Iterator[_Idea]:
     excluded = [node for node, _ in asked.because_of(ReasonCode.EXCLUDED_BY_USER)]
     for name in asked.registry.exclude if excluded else ():
         rest = tuple(other for other in asked.registry.exclude if other != name)
-        flips = _flips(asked.under(exclude=rest), excluded)
+        flips = _flips(asked.registry.having(exclude=rest), excluded)
         if flips:
             yield _idea(asked, "option", f"torch_ops without {name!r}", flips, torch_ops=rest)
     conflicting = [(node, reason.converter.partition(":")[0]) for node, reason in asked.because_of(ReasonCode.CONFLICT)]
     for plugin in sorted({plugin for _, plugin in conflicting}):
         prefer = (*asked.registry.prefer, plugin)
-        flips = _flips(asked.under(prefer=prefer), [node for node, _ in conflicting])
+        flips = _flips(asked.registry.having(prefer=prefer), [node for node, _ in conflicting])
         if flips:
             yield _idea(asked, "plugin", f"prefer={list(prefer)!r}", flips, prefer=prefer)
 
@@ -206,7 +197,7 @@ def _version(asked: _Asked) -> Iterator[_Idea]:
     for node, reason in asked.because_of(ReasonCode.TENSORRT_VERSION):
         needed.setdefault(reason.required, []).append(node)
     for name, nodes in needed.items():
-        flips = _flips(asked.under(capabilities=None), nodes)
+        flips = _flips(asked.registry.having(capabilities=None), nodes)
         if flips:
             yield _idea(asked, "version", f"a TensorRT that has {name}", flips)
 

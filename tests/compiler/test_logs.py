@@ -1,0 +1,78 @@
+"""Quiet by default; TRTPLUG_LOG shows what the standard logger is told; one warning, not forty."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import trtplug
+from trtplug_registry import Domain, Plugin, Registry, Tensor, converter
+
+SCRIPT = """
+import torch, trtplug
+model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()).eval()
+trtplug.compile(model, (torch.randn(2, 4),), min_block_size=9)
+"""
+
+
+class Forty(nn.Module):
+    def forward(self, x):
+        for place in range(40):
+            x = (x * (place + 2)).sin()
+        return x
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    yield
+    logger = logging.getLogger("trtplug")
+    logger.handlers = [handler for handler in logger.handlers if handler.name != "trtplug"]
+    logger.setLevel(logging.NOTSET)
+
+
+def run(monkeypatch, level):
+    monkeypatch.setenv("TRTPLUG_LOG", level)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_quiet_by_default_and_shown_when_asked(monkeypatch):
+    assert run(monkeypatch, "") == ""
+    shown = run(monkeypatch, "debug")
+    assert "0 of 2 compute nodes in 0 TensorRT engine(s)" in shown
+    assert "(aten::relu) stays in Torch: block-too-small" in shown
+
+
+def test_info_leaves_nodes_out(monkeypatch, capsys):
+    monkeypatch.setenv("TRTPLUG_LOG", "INFO")
+    trtplug.compile(nn.Linear(4, 4).eval(), (torch.randn(2, 4),), min_block_size=1)
+    shown = capsys.readouterr().err
+    assert "I trtplug.report: engine 0: " in shown
+    assert "stays in Torch" not in shown
+
+
+def test_a_wrong_level_is_an_error(monkeypatch):
+    monkeypatch.setenv("TRTPLUG_LOG", "loud")
+    with pytest.raises(trtplug.SettingsError, match="TRTPLUG_LOG=loud: must be one of debug, info"):
+        trtplug.explain(nn.Linear(4, 4), (torch.randn(2, 4),))
+
+
+def test_one_warning_not_forty():
+    @converter("aten::sin", Domain(self=Tensor()), priority=5)
+    def failing(ctx, self):
+        """sin(Tensor self) -> Tensor"""
+        raise RuntimeError("on purpose")
+
+    registry = Registry((*trtplug.registry().plugins, Plugin("theirs", converters=(failing,))))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compiled = trtplug.compile(Forty(), (torch.randn(3),), registry=registry, min_block_size=1)
+    assert len([item for item in caught if "on purpose" in str(item.message)]) == 1
+    assert len(compiled.report.torch_ops) == 40

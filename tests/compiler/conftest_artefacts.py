@@ -107,7 +107,7 @@ def mixed():
 CASES = {
     "mixed": (mixed, lambda n: ((torch.randn(n, 8),), {"more": {"k": [torch.randn(8)]}})),
     "counter": (
-        lambda: trtplug.compile(Counter(), (torch.randn(3),), min_block_size=1),
+        lambda: trtplug.compile(Counter(), (torch.randn(3),), min_block_size=1, torch_ops=["aten::sort"]),
         lambda n: ((torch.randn(3),), {}),
     ),
     "writes": (lambda: trtplug.compile(Writes(), (torch.randn(3),)), lambda n: ((torch.randn(3),), {})),
@@ -116,11 +116,16 @@ CASES = {
         lambda n: ((torch.randn(3), 2.5), {"mode": "on"}),
     ),
     "sizes": (
-        lambda: trtplug.compile(Sizes(), inputs=[dynamic("x", 3), dynamic("y", 3, batch=(3, 5, 9))], min_block_size=1),
+        lambda: trtplug.compile(
+            Sizes(),
+            inputs=[dynamic("x", 3), dynamic("y", 3, batch=(3, 5, 9))],
+            min_block_size=1,
+            torch_ops=["aten::sort"],
+        ),
         lambda n: ((torch.randn(n, 3), torch.randn(n + 1, 3)), {}),
     ),
     "strided": (
-        lambda: trtplug.compile(Strided(), (torch.randn(2, 4),), min_block_size=1),
+        lambda: trtplug.compile(Strided(), (torch.randn(2, 4),), min_block_size=1, torch_ops=["aten::sort"]),
         lambda n: ((torch.randn(2, 4),), {}),
     ),
     "torch only": (

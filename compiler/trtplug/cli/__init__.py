@@ -70,7 +70,7 @@ CacheDir = Annotated[
 def compile(
     model: Model,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A .trtp file, or a folder for bare engines and a manifest.")
+        Path | None, typer.Option("--output", "-o", help="A .trtp, .pt2 or .ts file, or a folder for bare engines.")
     ] = None,
     min_block_size: MinBlockSize = 3,
     torch_op: TorchOps = None,

@@ -318,6 +318,16 @@ def test_an_entry_of_other_work_is_not_taken(sample, tmp_path):
     assert EngineCache(tmp_path, 1 << 30).get(other) is None
 
 
+def test_an_entry_of_another_format_is_not_taken(sample, tmp_path, monkeypatch):
+    work, engine, _ = sample
+    cache = EngineCache(tmp_path, 1 << 30)
+    with monkeypatch.context() as later:
+        later.setattr("trtplug.artefacts.engines.VERSION", 2)
+        cache.put(work, engine, {})
+        assert cache.get(work) is not None
+    assert cache.get(work) is None
+
+
 def test_a_bad_entry_is_built_again(tmp_path):
     first = compiled(tmp_path)
     (path,) = entries(tmp_path)

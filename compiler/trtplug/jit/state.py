@@ -41,7 +41,8 @@ class Stamps:
             (place, weakref.ref(inputs[place]), memory.data_ptr(), inputs[place]._version)
             for place, memory in zip(places, self._memory)
         ]
-        self._sums = _sums(self._memory)
+        self._summed = [memory for memory in self._memory if _summable(memory)]
+        self._sums = _sums(self._summed)
 
     def hold(self, inputs: Sequence[Any]) -> bool:
         """Whether none of the tensors was replaced or written to."""
@@ -49,15 +50,17 @@ class Stamps:
             tensor = inputs[place]
             if tensor._version != version or tensor.data_ptr() != address or tensor is not known():
                 return False
-        return self._sums == _sums(self._memory)
+        return not self._summed or self._sums == _sums(self._summed)
+
+
+def _summable(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.layout is torch.strided and tensor.numel() > 0
 
 
 def _sums(tensors: Sequence[torch.Tensor]) -> list[int]:
-    """Of each tensor on the CPU: over its 8-byte words, over every other one (an order), and over the bytes left."""
+    """Of each tensor: over its 8-byte words, over every other one (for their order), and over the bytes left."""
     found: list[torch.Tensor] = []
     for tensor in tensors:
-        if tensor.device.type != "cpu" or tensor.layout is not torch.strided or not tensor.numel():
-            continue
         data = tensor.contiguous().reshape(-1).view(torch.uint8)
         if data.data_ptr() % 8 or data.storage_offset() % 8:
             data = data.clone()

@@ -90,15 +90,6 @@ def is_outer_product(node: fx.Node) -> bool:
     return tensor is not None and tensor.dim() > 1 and size_key(tensor.shape[-1]) == 1
 
 
-def constant_of(module: Any, node: fx.Node) -> torch.Tensor | None:
-    """The tensor of a get_attr node."""
-    if node.op != "get_attr":
-        return None
-    for name in str(node.target).split("."):
-        module = getattr(module, name, None)
-    return module if isinstance(module, torch.Tensor) else None
-
-
 def is_quantization(node: fx.Node) -> bool:
     """Whether a node quantizes or dequantizes in a way that TensorRT has layers for."""
     target = node.target

@@ -8,8 +8,8 @@ import torch
 from torch import fx
 from torch._subclasses import FakeTensor
 
-from trtplug_lowering_passes._dtypes import FLOATS, constant_of
-from trtplug_lowering_passes._nodes import argument, calls, folded_from, new_constant, positions, tensor_of
+from trtplug_lowering_passes._dtypes import FLOATS
+from trtplug_lowering_passes._nodes import argument, calls, constant_of, folded_from, new_constant, positions, tensor_of
 from trtplug_registry import lowering_pass
 
 _INT8 = (-128, 127, torch.int8)
@@ -46,8 +46,7 @@ def _decomposed() -> Any:
 
 def _inner_tensor(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     source, name = node.args
-    outer = constant_of(graph_module, source) if isinstance(source, fx.Node) else None
-    inner = getattr(outer, str(name), None)
+    inner = getattr(constant_of(graph_module, source), str(name), None)
     if not isinstance(inner, torch.Tensor) or isinstance(inner, FakeTensor):
         return False
     attribute = f"{source.target}_{name}".replace(".", "_")  # type: ignore[union-attr]  # a node, as it has a constant
@@ -111,9 +110,5 @@ def _axis(blocks: Any, shape: Any) -> int | None:
 
 
 def _known(graph_module: fx.GraphModule, value: Any) -> torch.Tensor | None:
-    if not isinstance(value, fx.Node) or value.meta.get("written"):
-        return None
     tensor = constant_of(graph_module, value)
-    if tensor is None or isinstance(tensor, FakeTensor) or not isinstance(value.target, str):
-        return None
-    return tensor.detach()
+    return None if isinstance(tensor, FakeTensor) else tensor

@@ -14,7 +14,6 @@ from torch._ops import OpOverload
 from trtplug_lowering_passes._dtypes import (
     FLOATS,
     argument_or_none,
-    constant_of,
     dtype_name,
     float_tensors,
     is_outer_product,
@@ -25,7 +24,15 @@ from trtplug_lowering_passes._dtypes import (
     stated_dtype,
     value_as,
 )
-from trtplug_lowering_passes._nodes import ORIGIN, folded_from, new_constant, positions, tensor_of, with_arguments
+from trtplug_lowering_passes._nodes import (
+    ORIGIN,
+    constant_of,
+    folded_from,
+    new_constant,
+    positions,
+    tensor_of,
+    with_arguments,
+)
 from trtplug_lowering_passes.range_sensitive import BOUNDED, EXACT, PRODUCTS, packets, range_sensitive
 from trtplug_registry import Selection, applied, decline, lowering_pass
 
@@ -291,10 +298,10 @@ class _Precision:
         if key not in self.casts:
             name = f"{node.name}_{dtype_name(dtype)}"
             constant = constant_of(self.graph_module, node)
-            if constant is None or node.meta.get("written"):
+            if constant is None:
                 self.casts[key] = self._call(node, dtype, place, name)
             else:
-                self.casts[key] = self._constant(node, constant.detach().to(dtype), name)
+                self.casts[key] = self._constant(node, constant.to(dtype), name)
         return self.casts[key]
 
     def _call(self, node: fx.Node, dtype: torch.dtype, place: fx.Node, name: str) -> fx.Node:

@@ -9,8 +9,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch._subclasses import FakeTensor
 
-from trtplug_lowering_passes._dtypes import constant_of
-from trtplug_lowering_passes._nodes import argument, calls, with_arguments
+from trtplug_lowering_passes._nodes import argument, calls, constant_of, with_arguments
 from trtplug_registry import lowering_pass
 
 _OPS = ("quantized_decomposed::quantize_per_tensor", "quantized_decomposed::dequantize_per_tensor")
@@ -62,10 +61,10 @@ def _number(graph_module: fx.GraphModule, value: Any) -> float | int | None:
     """The number that an argument is known to be."""
     if not isinstance(value, fx.Node):
         return value  # type: ignore[no-any-return]  # a number, by the schema
-    tensor = None if value.meta.get("written") else constant_of(graph_module, value)
+    tensor = constant_of(graph_module, value)
     if tensor is None or isinstance(tensor, FakeTensor) or tensor.numel() != 1:
         return None
-    return tensor.detach().reshape(()).item()
+    return tensor.reshape(()).item()
 
 
 def _is_unsigned(node: fx.Node) -> bool:

@@ -47,7 +47,7 @@ def quantized(
 
     Scale and zero are numbers or tensors: of one element, or with `axis` of one for each place on it.
     """
-    if _is_zero(ctx, zero) and (low, high) == FULL and ctx.rank(x) > 0 and _known_size(ctx, x, axis):
+    if _is_zero(ctx, zero) and (low, high) == FULL and ctx.rank(x) > 0 and _known_sizes(ctx, x, scale, axis):
         where: dict[str, Any] = {} if axis is None else {"axis": axis % ctx.rank(x)}
         return ctx.add("quantize", x, _tensor(ctx, scale), ctx.trt.DataType.INT8, **where).get_output(0)
     # by the inverse, as eager does it
@@ -64,7 +64,7 @@ def dequantized(
 ) -> NetworkTensor:
     """``(q - zero) * scale`` of int8, unsigned bytes or float8, in `dtype`; arguments as in `quantized`."""
     layered = ctx.dtype(q) != torch.uint8
-    if layered and _is_zero(ctx, zero) and _known_size(ctx, q, axis):
+    if layered and _is_zero(ctx, zero) and _known_sizes(ctx, q, scale, axis):
         return _layer(ctx, q, _tensor(ctx, scale), dtype, None if axis is None else axis % ctx.rank(q))
     # a constant of int8 can only be dequantized; by 1, that changes nothing
     difference = _layer(ctx, q, ctx.constant(1.0), torch.float32) if layered else ctx.cast(q, torch.float32)
@@ -90,9 +90,9 @@ def _is_zero(ctx: ConverterContext, zero: Any) -> bool:
     return value is not None and not bool(value.any())
 
 
-def _known_size(ctx: ConverterContext, x: NetworkTensor, axis: int | None) -> bool:
-    """A layer takes one scale for each place on an axis only where it knows how many there are."""
-    return axis is None or isinstance(ctx.sizes(x)[axis], int)
+def _known_sizes(ctx: ConverterContext, x: NetworkTensor, scale: Any, axis: int | None) -> bool:
+    """A layer takes one scale for each place on an axis only where it knows how many there are of both."""
+    return axis is None or all(isinstance(size, int) for size in (ctx.sizes(x)[axis], *ctx.sizes(scale)))
 
 
 def _tensor(ctx: ConverterContext, scale: Any) -> NetworkTensor:

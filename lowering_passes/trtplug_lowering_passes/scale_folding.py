@@ -104,8 +104,8 @@ def _fold_attention(graph_module: fx.GraphModule, node: fx.Node) -> tuple[str | 
     width = tensor_of(source)
     if scale is None and width is not None and type(width.shape[-1]) is int and width.shape[-1]:
         scale = 1 / math.sqrt(width.shape[-1])
-    if scale is None or scale == 1:
-        return "", []
+    if scale is None or scale == 1 or [*node.args, *node.kwargs.values()].count(source) > 1:
+        return "", []  # or what is scaled are keys or values too
     while is_mover(source) and only_user(source) is not None:
         source = source.args[0]
     given = linear_map(graph_module, source)

@@ -277,6 +277,19 @@ def test_scale_of_attention():
     assert node.kwargs["scale"] == 1.0
 
 
+def test_scale_of_attention_whose_queries_are_its_keys_too():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query = nn.Linear(8, 8)
+
+        def forward(self, x):
+            query = self.query(x).view(2, 5, 2, 4).transpose(1, 2)
+            return f.scaled_dot_product_attention(query, query, query)
+
+    assert not apply(fold_scale, graph_of(Attention(), ROWS), ROWS)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("factor", "folded"), [(0.125, True), (0.3, False)])
 def test_halves_only_by_powers_of_two(dtype, factor, folded):

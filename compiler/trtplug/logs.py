@@ -39,7 +39,7 @@ def configure_log() -> None:
 
 
 def log_report(report: CompilationReport) -> None:
-    """The partition in one line, each engine; at ``debug`` also what is left to Torch, and passes that did something."""
+    """The partition in one line, each engine; at ``debug`` also what is left to Torch, and passes that worked."""
     _log.info(report.summary())
     for engine in report.engines:
         if engine.layers:

@@ -10,8 +10,8 @@ _HEAD = f"""# Hooks
 
 Generated from `trtplug_registry.hookspecs` by `python -m trtplug_registry.reference > docs/hooks.md`.
 
-A plugin is a module (or object) that an entry point of the group `{hookspecs.GROUP}` names. It states the version of the
-contract that it was written for, `trtplug_contract = {hookspecs.CONTRACT}`, and has functions of these names, all
+A plugin is a module (or object) that an entry point of the group `{hookspecs.GROUP}` names. It states the version of
+the contract that it was written for, `trtplug_contract = {hookspecs.CONTRACT}`, and has functions of these names, all
 optional, without parameters and side effects. A function named `trtplug_*` that is none of these is an error.
 """
 

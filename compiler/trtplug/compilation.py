@@ -160,7 +160,7 @@ class Compilation:
     # --- stages -----------------------------------------------------------------------------------------------------
 
     def program(self, model: Any, args: Any, kwargs: Any, inputs: Any, dynamic_shapes: Any) -> Program:
-        with self.stage("trace"):
+        with self.stage("trace"), tracing_turn():
             if isinstance(model, Program):
                 return model
             if isinstance(model, ExportedProgram):
@@ -168,8 +168,8 @@ class Compilation:
             return trace(model, args, kwargs, inputs=inputs, dynamic_shapes=dynamic_shapes)
 
     def lower(self, program: Program) -> Lowered:
-        with self.stage("lower"):
-            return lower(program, self.registry, self.settings)
+        with self.stage("lower"), tracing_turn():
+            return lower(program, self.registry, self.settings, strict=self.settings.strict_plugins)
 
     def finish(self, program: Program, runners: Sequence[EngineModule] = ()) -> CompiledModule:
         """The rest of the pipeline. `runners` serve again where they run an engine that is found to serve again."""

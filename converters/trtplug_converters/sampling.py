@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from trtplug_converters._shared import HALVES
 from trtplug_registry import (
     Choose,
     Converter,
@@ -43,6 +44,11 @@ def _fit_grid(call: dict[str, Any], choose: Choose) -> None:
     places = (batch, *(choose.integer(1, 3) for _ in range(spatial)), spatial)
     call["input"] = call["input"]._replace(shape=image, values=(-100, 100))
     call["grid"] = call["grid"]._replace(shape=places, values=(-2, 2))
+    if call["grid"].dtype in HALVES:  # a place just outside the image, which a half type rounds to its edge
+        edge = 1 + torch.finfo(call["grid"].dtype).eps
+        call["input"] = call["input"]._replace(shape=(batch, 1, *(1,) * spatial), values=(1, 100))
+        call["grid"] = call["grid"]._replace(values=(edge, edge))
+        call.update(interpolation_mode=1, padding_mode=0, align_corners=False)
 
 
 def _domain(low: int, high: int) -> Domain:

@@ -68,6 +68,7 @@ def orders(x: torch.Tensor, y: torch.Tensor) -> Cases:
         "sort": lambda: torch.sort(x, 0),
         "sort descending": lambda: torch.sort(x, descending=True, stable=True),
         "argsort": lambda: torch.argsort(y, 1),
+        "topk": lambda: torch.topk(torch.cumsum(x[1:].abs() + 1, 1), 2, largest=False),
         "kthvalue": lambda: torch.kthvalue(x, 2, 1),
         "median": lambda: torch.median(y),
         "median along": lambda: torch.median(x, 1, True),
@@ -104,6 +105,10 @@ def halves_too(x: torch.Tensor, y: torch.Tensor) -> Cases:
         "copysign": lambda: torch.copysign(x, y),
         "fmax": lambda: torch.fmax(x, y),
         "fmin": lambda: torch.fmin(x, y),
+        "remainder of 1": lambda: (x * 1e3) % 1,
+        "remainder of -2": lambda: torch.remainder(x, -2),
+        "fmod": lambda: torch.fmod(x * 7, 0.5),
+        "floor": lambda: x // 0.25,
         "signbit": lambda: torch.signbit(-x),
         "erfc": lambda: torch.erfc(x),
         "isclose": lambda: torch.isclose(x, x + 1e-3, equal_nan=True),
@@ -141,6 +146,46 @@ def bits(x: torch.Tensor, y: torch.Tensor) -> Cases:
         "histc": lambda: torch.histc(x.float(), bins=4, min=-4, max=4),
         "one_hot": lambda: f.one_hot((x % 4).long(), 4),
     }
+
+
+def attention(x: torch.Tensor, y: torch.Tensor) -> Cases:
+    query = torch.stack((x, y, x + y, x - y)).unsqueeze(0)
+    key, value = query[:, :2] * 2, query[:, 1:3]
+    attend = f.scaled_dot_product_attention
+    return {
+        "plain": lambda: attend(query[:, :2], key, value, scale=0.3),
+        "causal": lambda: attend(query[:, :2], key, value, is_causal=True),
+        "mask": lambda: attend(query[:, :2], key, value, attn_mask=MASK[:, :3]),
+        "added mask": lambda: attend(query[:, :2], key, value, attn_mask=x[:, :3]),
+        "groups": lambda: attend(query, key, value, enable_gqa=True),
+        "einsum": lambda: torch.einsum("bhld,bhsd->bhls", query, query),
+        "baddbmm": lambda: torch.baddbmm(query[0], query[0], query[0, :, :1].mT @ y[:1], beta=0.5, alpha=2),
+    }
+
+
+def resizes(x: torch.Tensor, y: torch.Tensor) -> Cases:
+    """Every mode, by size and by scale, with corners aligned or not."""
+    image = torch.cat((x, y)).reshape(1, 2, 3, 4)
+    row, volume = image.flatten(2), image.reshape(1, 2, 2, 3, 2)
+    inputs = {
+        "linear": (row, 7),
+        "bilinear": (image, (5, 2)),
+        "bicubic": (image, (2, 6)),
+        "trilinear": (volume, (3, 2, 5)),
+    }
+    found: Cases = {"area": lambda: f.interpolate(image, size=(2, 3), mode="area")}
+    for mode, (given, size) in inputs.items():
+        for aligned in (False, True):
+            how: dict[str, Any] = {"mode": mode, "align_corners": aligned}
+            found[f"{mode} {aligned}"] = lambda given=given, size=size, how=how: f.interpolate(given, size=size, **how)
+            found[f"{mode} {aligned} by scale"] = lambda given=given, how=how: f.interpolate(
+                given, scale_factor=1.7, **how
+            )
+    for mode in ("nearest", "nearest-exact"):
+        found[mode] = lambda mode=mode: f.interpolate(image, size=(5, 2), mode=mode)
+        found[f"{mode} by scale"] = lambda mode=mode: f.interpolate(image, scale_factor=1.7, mode=mode)
+        found[f"{mode} volume"] = lambda mode=mode: f.interpolate(volume, scale_factor=2.0, mode=mode)
+    return found
 
 
 class All(nn.Module):
@@ -193,3 +238,8 @@ def test_floats(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", INTS, ids=str)
 def test_integers(dtype: torch.dtype) -> None:
     check(bits, dtype)
+
+
+@pytest.mark.parametrize("cases", [attention, resizes])
+def test_float32(cases: Callable[..., Cases]) -> None:
+    check(cases, torch.float32)

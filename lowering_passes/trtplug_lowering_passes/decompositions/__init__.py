@@ -9,7 +9,16 @@ import torch
 from torch import _decomp as torch_decompositions
 from torch._ops import OpOverload
 
-from trtplug_lowering_passes.decompositions import attention, distances, pointwise, pooling, ranking, scatters, views
+from trtplug_lowering_passes.decompositions import (
+    attention,
+    distances,
+    divisions,
+    pointwise,
+    pooling,
+    ranking,
+    scatters,
+    views,
+)
 
 aten = torch.ops.aten
 
@@ -49,7 +58,7 @@ def decompositions() -> Mapping[OpOverload, Callable[..., Any]]:
         for op, function in table.items()
         if isinstance(op, OpOverload) and not op._schema.is_mutable and torch.Tag.nondeterministic_seeded not in op.tags
     }
-    for module in (attention, distances, pointwise, pooling, ranking, scatters, views):
+    for module in (attention, distances, divisions, pointwise, pooling, ranking, scatters, views):
         found.update(module.TABLE)  # those refuse themselves what is random
     return found
 

@@ -47,6 +47,17 @@ def sort_stable(self: Tensor, *, stable: bool | None, dim: int = -1, descending:
     return sort(self, dim, descending)
 
 
+MOST_RANKED = 1024
+
+
+def topk(self: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Tensor, Tensor]:
+    """Where the places are used: of equals the first ones, where eager leaves open which."""
+    if not sorted or self.dim() == 0 or not isinstance(self.size(dim), int) or self.size(dim) > MOST_RANKED:
+        raise NotImplementedError("an order of its own, or too many comparisons")
+    values, order = sort(self, dim, largest)
+    return values.narrow(dim, 0, k), order.narrow(dim, 0, k)
+
+
 def _at(self: Tensor, dim: int, keepdim: bool, place: Tensor) -> tuple[Tensor, Tensor]:
     """The elements at one place along an axis, [..., 1, ...], and the place."""
     value = torch.gather(self, dim, place)
@@ -173,6 +184,7 @@ def bucketize(self: Tensor, boundaries: Tensor, *, out_int32: bool = False, righ
 TABLE: Table = {
     aten.sort.default: sort,
     aten.sort.stable: sort_stable,
+    aten.topk.default: topk,
     aten.kthvalue.default: kthvalue,
     aten.median.dim: median_along,
     aten.median.default: median,

@@ -126,6 +126,14 @@ def halves_too(x: torch.Tensor, y: torch.Tensor) -> Cases:
         "maximum and where": lambda: f.max_pool2d(image, 3, 2, padding=1, return_indices=True),
         "dilated maximum": lambda: f.max_pool2d(image, 2, 1, dilation=2, ceil_mode=True),
         "fold": lambda: f.fold(blocks, (4, 5), (3, 2), stride=(1, 2), padding=(0, 1), dilation=(1, 2)),
+        "batch norm": lambda: aten._native_batch_norm_legit.no_stats(image, None, None, True, 0.1, 1e-2)[0],
+        "maxima, backward": lambda: aten.max_pool2d_with_indices_backward(
+            image[..., ::2, ::2], image, [2], [2], [0], [1], False, torch.arange(0, 24, 4).reshape(1, 1, 2, 3)
+        ),
+        "averages, backward": lambda: aten.avg_pool2d_backward(
+            image[..., ::2, ::2], image, [2], [2], [0], False, True, None
+        ),
+        "embedding, backward": lambda: aten.embedding_dense_backward(x, ROWS, 4, -1, False),
         "embedding bags": lambda: f.embedding_bag(ROWS, x, torch.tensor([0, 1, 1]), mode="mean"),
         "largest of bags": lambda: f.embedding_bag(INDEX, x, mode="max"),
         "weighted bags": lambda: f.embedding_bag(INDEX, x, mode="sum", per_sample_weights=y[:2], padding_idx=2),

@@ -36,6 +36,7 @@ _BEYOND_CORE = (
     aten.var,
     aten.native_batch_norm,
     aten._native_batch_norm_legit,
+    aten._native_batch_norm_legit_functional,
     aten._native_batch_norm_legit_no_training,
     aten._unsafe_index_put,
     aten.bucketize,

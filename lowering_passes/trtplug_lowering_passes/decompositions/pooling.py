@@ -119,7 +119,46 @@ def _maxima(self: Tensor, tables: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tens
     return values, torch.gather(place.expand(chosen.shape), -1, best).squeeze(-1)
 
 
+def max_pool_backward(
+    grad_output: Tensor,
+    self: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    indices: Tensor,
+) -> Tensor:
+    """Each gradient goes to the place where the maximum was."""
+    flat = torch.zeros_like(self).flatten(-2)
+    return torch.scatter_add(flat, -1, indices.flatten(-2), grad_output.flatten(-2)).reshape(self.shape)
+
+
+def average_pool_backward(
+    grad_output: Tensor,
+    self: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Tensor:
+    """Each gradient goes in equal parts to its window, where all windows have one size."""
+    kernel, padding = _spread(kernel_size, 2), _spread(padding, 2)
+    if ceil_mode or (any(padding) and not count_include_pad and divisor_override is None):
+        raise NotImplementedError("windows of unequal size")
+    volume = math.prod(kernel)
+    share = grad_output.reshape(1, -1, 1, grad_output.shape[-2:].numel()) / (divisor_override or volume)
+    columns = share.expand(1, share.size(1), volume, share.size(3)).flatten(1, 2)
+    steps = _spread(stride, 2) if len(stride) else kernel
+    laid: Tensor = aten.col2im.default(columns, self.shape[-2:], kernel, [1, 1], padding, steps)
+    return laid.reshape(self.shape)
+
+
 TABLE: Table = {
+    aten.max_pool2d_with_indices_backward.default: max_pool_backward,
+    aten.avg_pool2d_backward.default: average_pool_backward,
     aten.adaptive_avg_pool1d.default: adaptive_average,
     aten._adaptive_avg_pool2d.default: adaptive_average,
     aten._adaptive_avg_pool3d.default: adaptive_average,

@@ -166,6 +166,15 @@ def unsafe_masked_index(self: Tensor, mask: Tensor, indices: Sequence[Tensor | N
     return aten.index.Tensor(self, within).masked_fill(~mask, fill)  # type: ignore[no-any-return]
 
 
+def unsafe_masked_index_put(self: Tensor, mask: Tensor, indices: Sequence[Tensor | None], values: Tensor) -> Tensor:
+    """Adds the values where the mask says so; elsewhere an index may be out of range."""
+    within = [
+        None if index is None else index.clamp(min=-size, max=size - 1)
+        for index, size in zip(indices, self.shape, strict=False)
+    ]
+    return aten.index_put.default(self, within, values.masked_fill(~mask, 0), True)  # type: ignore[no-any-return]
+
+
 def put(self: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """Writes into the flattened tensor."""
     flat = self.reshape(-1)
@@ -220,6 +229,7 @@ TABLE: Table = {
     aten.index_put.default: index_put,
     aten.put.default: put,
     aten._unsafe_masked_index.default: unsafe_masked_index,
+    aten._unsafe_masked_index_put_accumulate.default: unsafe_masked_index_put,
     aten.masked_scatter.default: masked_scatter,
     aten.as_strided_scatter.default: as_strided_scatter,
     aten.histc.default: histc,

@@ -29,7 +29,7 @@ def folder() -> Path:
 def remembered(registry: Registry) -> Iterator[dict[str, Any]]:
     """What is known of ops, by name, for this registry and Torch; what is added is kept for the next time."""
     version = registry.capabilities.version if registry.capabilities else ""
-    key = hashlib.sha256(f"1 {registry.fingerprint} {torch.__version__} {version}".encode()).hexdigest()
+    key = hashlib.sha256(f"2 {registry.fingerprint} {torch.__version__} {version}".encode()).hexdigest()
     path = folder() / f"{key[:32]}.json"
     known = _read(path)
     before = len(known)

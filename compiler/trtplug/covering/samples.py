@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -74,6 +74,16 @@ _BY_NAME: Mapping[str, Any] = {
     "dtype": torch.float32,
 }
 
+_KNOWN: Mapping[str, Callable[[], tuple[Any, ...]]] = {
+    "aten::_cdist_forward": lambda: (torch.ones(4, 3), torch.ones(2, 3), 2.0, None),
+    "aten::_pdist_forward": lambda: (torch.ones(4, 3), 2.0),
+    "aten::_embedding_bag": lambda: (torch.ones(4, 3), *(torch.zeros(2, dtype=torch.int64) for _ in range(2))),
+    "aten::_native_batch_norm_legit.no_stats": lambda: (torch.ones(2, 3, 4), None, None, True, 0.1, 1e-5),
+    "aten::col2im": lambda: (torch.ones(1, 4, 4), [4, 4], [2, 2], [1, 1], [0, 0], [2, 2]),
+    "aten::select_scatter": lambda: (torch.ones(4, 4), torch.ones(4), 0, 1),
+}
+"""Arguments that fit together in ways that a guess misses."""
+
 
 def sample(op: OpOverload) -> fx.GraphModule | None:
     """A graph with one call of `op` on fake tensors, or None where no well-formed call could be guessed.
@@ -81,6 +91,8 @@ def sample(op: OpOverload) -> fx.GraphModule | None:
     Guesses are tried in eager, which refuses one quickly. Torch's internal ops are not called: some crash the process
     when their arguments make no sense.
     """
+    if op.name() in _KNOWN:
+        return _graph(op, _KNOWN[op.name()](), {})
     if op._schema.name.partition("::")[2].startswith("_") and op._schema.returns:
         return None
     lengths = (1, 2, 3, 4) if any("List[" in str(a.type) for a in op._schema.arguments) else (1,)

@@ -100,7 +100,9 @@ def _width(tensor: Tensor) -> int:
 
 def _powers(tensor: Tensor, count: int) -> Tensor:
     """1, 2, 4, …, in the tensor's dtype."""
-    return torch.tensor([1 << place for place in range(count)], dtype=tensor.dtype, device=tensor.device)
+    factors = torch.full((count,), 2, dtype=tensor.dtype, device=tensor.device)
+    one = torch.ones(1, dtype=tensor.dtype, device=tensor.device)
+    return torch.cat([one, factors[1:]]).cumprod(0, dtype=tensor.dtype)
 
 
 def _bits(tensor: Tensor) -> Tensor:

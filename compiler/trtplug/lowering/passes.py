@@ -60,7 +60,7 @@ class PassRunner:
         """A step of the stage itself: recorded and verified, but not undone."""
         start, before = time.perf_counter(), self._state
         result = function(self.graph_module)
-        self._state = State(self.graph_module)
+        self._state = State.after(self.graph_module, before)
         self._record(identifier, start, before, rounds=False)
         return result
 
@@ -70,7 +70,7 @@ class PassRunner:
         problem, cause, claimed = "", None, None
         try:
             claimed = self._call(item)
-            self._state = State(self.graph_module)
+            self._state = State.after(self.graph_module, before)
             problem = self._problem(claimed, before, kept)
         except Exception as error:
             problem, cause = f"it raised {type(error).__name__}: {error}", error

@@ -20,6 +20,18 @@ class State:
         self.nodes: list[fx.Node] = list(graph_module.graph.nodes)
         self.calls = [(node.name, node.op, node.target, node.args, node.kwargs) for node in self.nodes]
 
+    @classmethod
+    def after(cls, graph_module: fx.GraphModule, before: State) -> State:
+        """The state now; `before` itself where nothing has changed, as after most passes."""
+        nodes = list(graph_module.graph.nodes)
+        if len(nodes) != len(before.nodes):
+            return cls(graph_module)
+        for node, known, (name, op, target, args, kwargs) in zip(nodes, before.nodes, before.calls):
+            same = node is known and node.name == name and node.op == op and node.target == target
+            if not (same and node.args is args and node.kwargs is kwargs):
+                return cls(graph_module)
+        return before
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, State) and self.calls == other.calls
 

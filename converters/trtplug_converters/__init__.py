@@ -30,6 +30,8 @@ FAMILIES = (
     "ranking",
     "softmax",
     "normalization",
+    "batch_norm",
+    "group_norm",
     "convolution",
     "pooling",
     "sampling",

@@ -173,7 +173,7 @@ def test_an_unrelated_suite_is_not_bothered(tmp_path):
 
 
 def test_pytest_tries_the_laws_of_a_plugin(install):
-    folder = install(kind="NEG", idle=True)
+    folder = install(kind="NEG", idle=True, dtypes="(torch.float32,)")
     done = run_pytest(
         folder, "--trtplug-plugin=planted-ops", "-k", "equals or preserves", "-rs", "--trtplug-profile=ci"
     )

@@ -136,6 +136,27 @@ def print_table(results: Results, planned: dict[str, int]) -> None:
         print(f"| {family} | {count} | {sum(words.values())} | " + " | ".join(str(words[w]) for w in WORDS) + " |")
 
 
+def record(results: Results) -> None:
+    """Layers and calls into the package's record. What does not agree and has no decision yet gets ``?``."""
+    from trtplug._tensorrt import library
+    from trtplug.testing.parity import record as records
+
+    version = str(library().__version__)
+    found = []
+    for family in ("layers", "calls"):
+        for outcome, result in results.rows[family]:
+            word, how = verdict(family, outcome), outcome.died
+            if family == "layers" and result:
+                how = result["how"]
+            elif family == "calls" and result and result["wrong"]:
+                how = result["wrong"][0]["call"] + ": " + result["wrong"][0]["finding"]["how"]
+            if family == "layers" or word in ("differs", "crash"):
+                case = str(outcome.job.arguments[0])
+                how = "" if word in ("agrees", "refused") else " ".join(how.split())[:160]
+                found.append(records.Entry(family, case, version, word, "", how))
+    records.write(records.merged(records.read(), found, version))
+
+
 WORDS = ("agrees", "differs", "fails", "refused", "unmodelled", "crash", "error", "nothing to compare", "done")
 
 
@@ -146,6 +167,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=14, help="that share the GPU (default: %(default)s)")
     parser.add_argument("--only", default="", help="a regular expression that a case of layers or calls must match")
     parser.add_argument("--executor", default="tensorrt", help="under test (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="write what was found into the package's record")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder (default: %(default)s)")
     chosen = parser.parse_args()
     deadline = time.monotonic() + chosen.seconds
@@ -169,6 +191,8 @@ def main() -> None:
         for outcome in run_jobs([job], 1, environment=override):
             results.add("tf32", outcome)
     print_table(results, planned)
+    if chosen.record:
+        record(results)
 
 
 if __name__ == "__main__":

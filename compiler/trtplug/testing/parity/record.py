@@ -1,0 +1,93 @@
+"""What is known of TensorRT against the reference executor: a table in a file, made by a run on a GPU.
+
+Every case of the layer table has a line for each version that was run; the converters' calls have lines only where they
+do not agree. What does not agree has a decision, one of `DECISIONS`: why it is left as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+PATH = Path(__file__).with_name("record.tsv")
+
+DECISIONS: Mapping[str, str] = {
+    "": "TensorRT agrees, or refuses to define or build it",
+    "nan": "TensorRT loses nan: its maxima, minima, sorting, clamps, pooling and shortcuts (a softmax over one element, a "
+    "product with zero) do not promise to keep it, and STRICT_NANS changes nothing. The reference executor keeps it, as "
+    "Torch does",
+    "range": "a step between overflows or underflows, or a cast leaves the range of its integer: the order of steps, and "
+    "the width that they are computed in, is the GPU's",
+    "rounding": "float16 accumulates in float16, a mean of large numbers is rounded: more than the laws allow, as much as "
+    "the arithmetic explains",
+    "empty": "TensorRT reads what is not there: a product over an axis of size 0 that it folds into a constant, or the "
+    "mean of no integers",
+    "constant": "TensorRT replaces AND or OR with a constant that decides it by that constant, and reads past its end. "
+    "Where we see the constant no such layer is made; here it is made by layers that TensorRT folds itself",
+    "crash": "TensorRT ends the process, or fails as it makes a context: a transposed convolution of bfloat16 with one "
+    "channel per group",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line.
+
+    Attributes:
+        table: ``layers`` or ``calls``.
+        case: its id.
+        version: of TensorRT.
+        verdict: see `Finding`; of calls, ``differs`` or ``crash``.
+        decision: a key of `DECISIONS`.
+        how: in words, shortened.
+    """
+
+    table: str
+    case: str
+    version: str
+    verdict: str
+    decision: str = ""
+    how: str = ""
+
+
+def read(path: Path = PATH) -> dict[tuple[str, str, str], Entry]:
+    """Every entry, by table, case and version."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    entries = (Entry(*line.split("\t")) for line in lines if line and not line.startswith("#"))
+    return {(entry.table, entry.case, entry.version): entry for entry in entries}
+
+
+def write(entries: Iterable[Entry], path: Path = PATH) -> None:
+    """Writes the file anew, in order."""
+    lines = ["# table\tcase\tversion\tverdict\tdecision\thow; written by benchmarks/gpu.py --record"]
+    for entry in sorted(entries, key=lambda e: (e.table, e.version, e.case)):
+        lines.append("\t".join(dataclasses.astuple(entry)))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def merged(known: Mapping[tuple[str, str, str], Entry], found: Iterable[Entry], version: str) -> list[Entry]:
+    """The record with one version's entries replaced; a decision stays where the verdict does, else it is ``?``."""
+    others = [entry for entry in known.values() if entry.version != version]
+    return others + [dataclasses.replace(entry, decision=_decision(known, entry)) for entry in found]
+
+
+def _decision(known: Mapping[tuple[str, str, str], Entry], entry: Entry) -> str:
+    if entry.verdict in ("agrees", "refused"):
+        return ""
+    same = [e for (table, case, _), e in known.items() if (table, case) == (entry.table, entry.case)]
+    return next((e.decision for e in same if e.verdict == entry.verdict), "?")
+
+
+@functools.cache
+def _read_once() -> dict[tuple[str, str, str], Entry]:
+    return read()
+
+
+def expected(table: str, case: str, version: str) -> Entry | None:
+    """What is known of a case in this version; None where the version has never been run."""
+    known = _read_once()
+    if not any(entry.version == version for entry in known.values()):
+        return None
+    return known.get((table, case, version), Entry(table, case, version, "agrees" if table == "calls" else "unknown"))

@@ -1,0 +1,73 @@
+"""Law 11: TensorRT and the reference executor agree, but for what the record knows; and the record is of use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import trtplug
+from trtplug._tensorrt import library
+from trtplug.executors import pick_executor
+from trtplug.testing.parity import check_calls, check_layer, layer_cases
+from trtplug.testing.parity import record as records
+from trtplug.testing.parity.calls import call_cases
+from trtplug.testing.parity.record import DECISIONS, Entry
+
+HERE = torch.cuda.is_available()
+REGISTRY = trtplug.registry()
+
+
+def known(table: str, case: str) -> Entry:
+    entry = records.expected(table, case, library().__version__)
+    if entry is None:
+        pytest.skip(f"TensorRT {library().__version__} has no record yet: benchmarks/gpu.py --record makes one")
+    if entry.verdict == "crash" or entry.decision == "crash":
+        pytest.skip(f"known to end the process: {entry.how}")
+    return entry
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HERE, reason="no CUDA device")
+@pytest.mark.parametrize("case", list(layer_cases()) if HERE else ["every layer"])
+def test_layer(case: str) -> None:
+    entry = known("layers", case)
+    found = check_layer(layer_cases()[case], pick_executor(REGISTRY, "tensorrt"), "cuda")
+    assert found.verdict == entry.verdict, f"{found.how}; the record: {entry}"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HERE, reason="no CUDA device")
+@pytest.mark.parametrize("case", list(call_cases(REGISTRY)) if HERE else ["every converter"])
+def test_calls(case: str) -> None:
+    entry = known("calls", case)
+    found = check_calls(call_cases(REGISTRY)[case], pick_executor(REGISTRY, "tensorrt"), "cuda")
+    verdict = "differs" if found.wrong else "agrees"
+    assert verdict == entry.verdict, f"{found.wrong[:2]}; the record: {entry}"
+
+
+def test_every_entry_is_of_a_case_that_exists_and_is_decided() -> None:
+    cases = {"layers": set(layer_cases()), "calls": set(call_cases(REGISTRY))}
+    for entry in records.read().values():
+        assert entry.case in cases[entry.table], f"stale: {entry}"
+        assert entry.decision in DECISIONS, entry
+        assert (entry.decision == "") == (entry.verdict in ("agrees", "refused")), entry
+
+
+def test_every_layer_is_in_the_record_of_every_version() -> None:
+    entries = records.read()
+    versions = {entry.version for entry in entries.values()}
+    assert versions
+    for version in versions:
+        assert {case for table, case, v in entries if (table, v) == ("layers", version)} == set(layer_cases())
+
+
+def test_a_decision_stays_while_the_verdict_does(tmp_path: Path) -> None:
+    old = [Entry("layers", "a", "1", "differs", "nan", "x"), Entry("layers", "b", "1", "agrees")]
+    records.write(old, tmp_path / "r.tsv")
+    read = records.read(tmp_path / "r.tsv")
+    assert list(read.values()) == old
+    found = [Entry("layers", "a", "2", "differs", "", "y"), Entry("layers", "b", "2", "differs", "", "z")]
+    merged = {(e.case, e.version): e.decision for e in records.merged(read, found, "2")}
+    assert merged == {("a", "1"): "nan", ("b", "1"): "", ("a", "2"): "nan", ("b", "2"): "?"}

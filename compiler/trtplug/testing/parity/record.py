@@ -15,13 +15,13 @@ PATH = Path(__file__).with_name("record.tsv")
 
 DECISIONS: Mapping[str, str] = {
     "": "TensorRT agrees, or refuses to define or build it",
-    "nan": "TensorRT loses nan: its maxima, minima, sorting, clamps, pooling and shortcuts (a softmax over one element, a "
-    "product with zero) do not promise to keep it, and STRICT_NANS changes nothing. The reference executor keeps it, as "
-    "Torch does",
-    "range": "a step between overflows or underflows, or a cast leaves the range of its integer: the order of steps, and "
-    "the width that they are computed in, is the GPU's",
-    "rounding": "float16 accumulates in float16, a mean of large numbers is rounded: more than the laws allow, as much as "
-    "the arithmetic explains",
+    "nan": "TensorRT loses nan: its maxima, minima, sorting, clamps, pooling and shortcuts (a softmax over one element, "
+    "a product with zero) do not promise to keep it, and STRICT_NANS changes nothing. The reference executor keeps it, "
+    "as Torch does",
+    "range": "a step between overflows or underflows, or a cast leaves the range of its integer: the order of steps, "
+    "and the width that they are computed in, is the GPU's",
+    "rounding": "float16 accumulates in float16, a mean of large numbers is rounded: more than the laws allow, as much "
+    "as the arithmetic explains",
     "empty": "TensorRT reads what is not there: a product over an axis of size 0 that it folds into a constant, or the "
     "mean of no integers",
     "constant": "TensorRT replaces AND or OR with a constant that decides it by that constant, and reads past its end. "

@@ -31,6 +31,7 @@ from trtplug.partition import Block, Partition, extract, link, partition
 from trtplug.report import CompilationReport
 from trtplug.reporting import Facts, make_report
 from trtplug.settings import Settings
+from trtplug.tf32 import PROCESS
 from trtplug.tracing import Program, as_program, trace
 from trtplug.turns import tracing_turn
 from trtplug.weights import Recipe
@@ -41,7 +42,6 @@ from trtplug_registry import (
     Reason,
     ReasonCode,
     Registry,
-    RunOptions,
 )
 
 _log = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ def compile(
     """
     chosen = Settings.of(settings)
     assembled = registry if registry is not None else registry_for(chosen)
+    PROCESS.decide(chosen.tf32)  # before anything makes a builder
     pick_executor(assembled, chosen.executor)  # a bad name costs nothing yet
     run = Compilation(chosen, assembled, progress)
     run.finished.open()
@@ -138,6 +139,7 @@ class Compilation:
     ) -> None:
         configure_log()
         self.settings, self.registry, self.progress = settings, registry, progress
+        PROCESS.decide(settings.tf32)
         self.stages: dict[str, float] = {}
         self.quarantine: dict[Node, Reason] = {}
         self._failed = dict(failed or {})
@@ -212,9 +214,7 @@ class Compilation:
                         culprit = outcome
                         break
                     built = self._built[key] = outcome
-                options = RunOptions(self.settings.tf32)
-                engine = dataclasses.replace(built.engine, name=f"engine_{block.index}", run_options=options)
-                engines.append(engine)
+                engines.append(dataclasses.replace(built.engine, name=f"engine_{block.index}"))
             if culprit is None:
                 return engines
             self._put_in_quarantine(*culprit)

@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 from trtplug import engine_op
 from trtplug.network import Binding
-from trtplug_registry import Executor, RunOptions, TensorFacts
+from trtplug_registry import Executor, TensorFacts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +26,6 @@ class CompiledEngine:
         plan: TensorRT's serialized engine.
         reference: the finished network lifted into Torch code.
         num_layers: of the TensorRT network.
-        run_options: what executors are told.
     """
 
     name: str
@@ -35,7 +34,6 @@ class CompiledEngine:
     plan: bytes
     reference: GraphModule
     num_layers: int
-    run_options: RunOptions = dataclasses.field(default_factory=RunOptions)
 
     @property
     def inputs(self) -> Sequence[tuple[str, TensorFacts]]:

@@ -29,8 +29,8 @@ class Settings:
         executor: ``"auto"``, or an executor's name (``"reference"``, ``"tensorrt"``).
         on_failure: what to do where a converter raises or TensorRT refuses a block: ``"fallback"`` leaves the node to
             Torch with a warning, ``"raise"`` raises.
-        tf32: let a GPU round the operands of float32 products to TF32. Off, as in Torch. TensorRT-RTX may not do so
-            where the first engine that the process built was not to; see ``docs/gpu.md``.
+        tf32: let a GPU round the operands of float32 products to TF32. Off, as in Torch. With TensorRT-RTX the first
+            compilation of a process decides for all; see ``docs/gpu.md``.
         workspace_bytes: most scratch memory that an engine may use; None leaves TensorRT's own default.
         strict_plugins: raise where a plugin would be disabled, refused for a conflict or a domain that cannot be asked,
             or its converter or pass fails, each of which otherwise costs a warning.

@@ -12,17 +12,6 @@ from torch.fx import GraphModule
 from trtplug_registry.facts import TensorFacts
 
 
-@dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """How an engine is to be run.
-
-    Attributes:
-        tf32: whether float32 products may round their operands to TF32.
-    """
-
-    tf32: bool = False
-
-
 class Engine(Protocol):
     """A finished block, as an executor gets it."""
 
@@ -39,9 +28,6 @@ class Engine(Protocol):
     @property
     def plan(self) -> bytes | None:
         """TensorRT's serialized engine, or None where none was built."""
-
-    @property
-    def run_options(self) -> RunOptions: ...
 
     @property
     def reference(self) -> GraphModule:

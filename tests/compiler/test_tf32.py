@@ -1,59 +1,35 @@
-"""The one variable that says whether TensorRT may use TF32."""
+"""Whether TensorRT may use TF32 is decided once for a process, and told to it as the first builder is made."""
 
 from __future__ import annotations
 
 import os
-import threading
 
 import pytest
 
-from trtplug.network import Network
-from trtplug.network.finished import BuildOptions
-from trtplug.testing.parity import layer_cases
-from trtplug.tf32 import OVERRIDE, tf32_allowed
+from trtplug.tf32 import OVERRIDE, Process
 
 
-def test_it_is_set_inside_only() -> None:
+def told(process: Process) -> str | None:
+    with process.making_a_builder():
+        return os.environ.get(OVERRIDE)
+
+
+def test_by_default_it_is_ruled_out_while_the_first_builder_is_made() -> None:
+    process = Process()
+    assert told(process) == "0"
     assert OVERRIDE not in os.environ
-    with tf32_allowed(False):
-        assert os.environ[OVERRIDE] == "0"
-        with tf32_allowed(False):
-            assert os.environ[OVERRIDE] == "0"
-        assert os.environ[OVERRIDE] == "0"
-    assert OVERRIDE not in os.environ
-    with tf32_allowed(True):
-        assert OVERRIDE not in os.environ
+    assert told(process) is None
+    assert process.allowed is False
+
+
+def test_who_asks_first_decides() -> None:
+    process = Process()
+    assert process.decide(True)
+    assert process.decide(False)
+    assert told(process) is None
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(OVERRIDE, "1")
-    with tf32_allowed(False):
-        assert os.environ[OVERRIDE] == "1"
+    assert told(Process()) == "1"
     assert os.environ[OVERRIDE] == "1"
-
-
-def test_threads_that_want_it_otherwise_wait() -> None:
-    seen: list[bool] = []
-
-    def work(allowed: bool) -> None:
-        for _ in range(200):
-            with tf32_allowed(allowed):
-                seen.append((OVERRIDE in os.environ) != allowed)
-
-    threads = [threading.Thread(target=work, args=(place % 2 == 0,)) for place in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(seen) == 800
-    assert all(seen)
-    assert OVERRIDE not in os.environ
-
-
-@pytest.mark.parametrize("tf32", [False, True])
-def test_a_build_is_told(tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[bool] = []
-    network = layer_cases()["matrix_multiply NONE NONE float32"].sketch().network()
-    progress = lambda phase, step, steps: heard.append(OVERRIDE not in os.environ)  # noqa: E731  one line says it
-    Network.build(network, progress, BuildOptions(tf32=tf32))
-    assert set(heard) == {tf32}

@@ -1,4 +1,4 @@
-"""Making execution contexts: kernels compiled once per engine, TF32 or not in float32 products."""
+"""Making execution contexts: kernels are compiled once per engine."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import threading
 from typing import Any
 
 import torch
-
-from trtplug.tf32 import OVERRIDE, tf32_allowed
-from trtplug_registry import RunOptions
 
 
 class Contexts:
@@ -21,36 +18,30 @@ class Contexts:
         loaded: TensorRT's engine.
         runtime: that loaded it.
         index: of its device.
-        options: of the engine.
         logger: TensorRT's, for its words.
     """
 
-    def __init__(self, loaded: Any, runtime: Any, index: int, options: RunOptions, logger: Any) -> None:
+    def __init__(self, loaded: Any, runtime: Any, index: int, logger: Any) -> None:
         self._cache: Any = None
         self._loaded = loaded
         self._runtime = runtime
-        self._index, self._options, self._logger = index, options, logger
+        self._index, self._logger = index, logger
         self._lock = threading.Lock()
 
     def make(self) -> Any:
         """A new context, or None where TensorRT has none to give."""
-        allowed = self._options.tf32
         with self._lock, torch.cuda.device(self._index):
-            context = self._make(allowed)
-            words = " ".join(self._logger.errors)
-            if context is None and OVERRIDE in words:  # built where the environment said otherwise
-                context = self._make(not allowed)
-            elif context is None and "memory" in words.lower():
+            context = self._make()
+            if context is None and "memory" in " ".join(self._logger.errors).lower():
                 torch.cuda.empty_cache()  # TensorRT allocates for itself; what Torch keeps in reserve may be enough
-                context = self._make(allowed)
+                context = self._make()
             return context  # no other failure is tried again: that has ended the process
 
-    def _make(self, tf32: bool) -> Any:
-        with tf32_allowed(tf32):
-            if not hasattr(self._loaded, "create_runtime_config"):  # standard TensorRT before 10.12
-                return self._loaded.create_execution_context()
-            config = self._loaded.create_runtime_config()
-            if hasattr(config, "create_runtime_cache"):
-                self._cache = self._cache or config.create_runtime_cache()
-                config.set_runtime_cache(self._cache)
-            return self._loaded.create_execution_context(config)
+    def _make(self) -> Any:
+        if not hasattr(self._loaded, "create_runtime_config"):  # standard TensorRT before 10.12
+            return self._loaded.create_execution_context()
+        config = self._loaded.create_runtime_config()
+        if hasattr(config, "create_runtime_cache"):
+            self._cache = self._cache or config.create_runtime_cache()
+            config.set_runtime_cache(self._cache)
+        return self._loaded.create_execution_context(config)

@@ -15,7 +15,6 @@ from trtplug.executors.contexts import Contexts
 from trtplug.executors.session import Failure, Session, same_device
 from trtplug.network import NetworkBuilder
 from trtplug.network.logger import new_logger
-from trtplug.tf32 import tf32_allowed
 from trtplug_registry import CONTRACT, Engine, Executor, hookimpl
 
 trtplug_contract = CONTRACT
@@ -38,8 +37,7 @@ def _unavailable() -> str | None:
     network = NetworkBuilder()
     source = network.add_input("x", torch.float32, (1,))
     network.mark_output(network.add("identity", source).get_output(0), "y")
-    with tf32_allowed(False):  # the first build of a process decides for the others
-        plan = network.builder.build_serialized_network(network.definition, network.builder.create_builder_config())
+    plan = network.builder.build_serialized_network(network.definition, network.builder.create_builder_config())
     if plan is None or trt.Runtime(network.logger).deserialize_cuda_engine(plan) is None:
         name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
         words = "; ".join(network.logger.take())
@@ -122,5 +120,5 @@ class EngineRun:
                     loaded = runtime.deserialize_cuda_engine(self.engine.plan)
                 if loaded is None:
                     raise Failure(self.engine.name, self._logger)(f"cannot be loaded on cuda:{index}")
-                self._loaded[index] = Contexts(loaded, runtime, index, self.engine.run_options, self._logger)
+                self._loaded[index] = Contexts(loaded, runtime, index, self._logger)
             return self._loaded[index]

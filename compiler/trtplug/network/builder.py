@@ -16,6 +16,7 @@ from torch.fx import Node
 from trtplug._tensorrt import library, torch_dtype, trt_dtype
 from trtplug.errors import ConversionError, op_name
 from trtplug.network.logger import new_logger
+from trtplug.tf32 import PROCESS
 
 MAX_NAME = 1000  # TensorRT's limit is 4,096 characters
 
@@ -34,7 +35,8 @@ class NetworkBuilder:
         trt = library()
         self.trt = trt
         self.logger = new_logger()
-        self.builder = trt.Builder(self.logger)
+        with PROCESS.making_a_builder():
+            self.builder = trt.Builder(self.logger)
         flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)  # the bit has moved between versions
         self.definition = self.builder.create_network(flag)
         self.weights: dict[str, torch.Tensor] = {}

@@ -14,7 +14,6 @@ from torch.fx import GraphModule, Node
 from trtplug._tensorrt import library
 from trtplug.errors import BuildError
 from trtplug.network.builder import NetworkBuilder
-from trtplug.tf32 import tf32_allowed
 from trtplug_registry import TensorFacts
 
 Progress = Callable[[str, int, int], None]
@@ -103,12 +102,10 @@ class Network:
         source = self.source
         source.logger.take()
         config = source.builder.create_builder_config()
-        options = options or BuildOptions()
-        self._configure(config, options)
+        self._configure(config, options or BuildOptions())
         if progress is not None and hasattr(config, "progress_monitor"):
             config.progress_monitor = _monitor(progress)
-        with tf32_allowed(options.tf32):
-            plan = source.builder.build_serialized_network(self.definition, config)
+        plan = source.builder.build_serialized_network(self.definition, config)
         messages = source.logger.take()
         if plan is None:
             layers = mentioned(messages, source.nodes)

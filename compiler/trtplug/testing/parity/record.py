@@ -15,7 +15,7 @@ PATH = Path(__file__).with_name("record.tsv")
 
 DECISIONS: Mapping[str, str] = {
     "": "TensorRT agrees, or refuses to define or build it",
-    "nan": "TensorRT loses nan: its maxima, minima, sorting, clamps, pooling and shortcuts (a softmax over one element, "
+    "nan": "TensorRT loses nan: its maxima, minima, sorting, clamps, pooling and shortcuts (a softmax of one element, "
     "a product with zero) do not promise to keep it, and STRICT_NANS changes nothing. The reference executor keeps it, "
     "as Torch does",
     "range": "a step between overflows or underflows, or a cast leaves the range of its integer: the order of steps, "

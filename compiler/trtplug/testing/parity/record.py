@@ -24,6 +24,8 @@ DECISIONS: Mapping[str, str] = {
     "as the arithmetic explains",
     "empty": "TensorRT reads what is not there: a product over an axis of size 0 that it folds into a constant, or the "
     "mean of no integers",
+    "order": "an element is written twice, and which write stays is not defined, in Torch neither: it differs from run "
+    "to run",
     "constant": "TensorRT replaces AND or OR with a constant that decides it by that constant, and reads past its end. "
     "Where we see the constant no such layer is made; here it is made by layers that TensorRT folds itself",
     "crash": "TensorRT ends the process, or fails as it makes a context: a transposed convolution of bfloat16 with one "

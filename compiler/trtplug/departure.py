@@ -18,7 +18,7 @@ from trtplug.compilation import Compilation
 from trtplug.convert import convert
 from trtplug.departure_script import write_script
 from trtplug.engine import CompiledEngine
-from trtplug.errors import op_name, source_line
+from trtplug.errors import LoweringError, op_name, source_line
 from trtplug.executors import pick_executor
 from trtplug.lowering import Lowered, flatten_inputs
 from trtplug.network.finished import BuildOptions
@@ -100,6 +100,9 @@ def find_departure(
         model, settings, registry: as for `trtplug.compile`; a module is traced with these arguments.
         args, kwargs: of the call; all in one nesting as the model takes them.
         tolerance: relative to a result's largest element; by dtype (`TOLERANCES`) where None.
+
+    Raises:
+        LoweringError: before any engine, the lowered graph departs from the model: a pass or decomposition is wrong.
     """
     chosen = Settings.of(settings)
     search = _Search(chosen, registry if registry is not None else registry_for(chosen), tolerance)
@@ -134,19 +137,35 @@ class _Search:
 
     def run(self, model: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Departure, fx.Node] | None:
         compilation = Compilation(self.settings, self.registry, None)
-        self.lowered = compilation.lower(compilation.program(model, args, kwargs, None, None))
+        program = compilation.program(model, args, kwargs, None, None)
+        self.lowered = compilation.lower(program)
         flat = flatten_inputs(self.lowered, args, kwargs)
         device = next((v.device.type for v in flat if isinstance(v, torch.Tensor)), "cpu")
         self.executor = pick_executor(self.registry, self.settings.executor, device)
         recorder = _Recorder(self.lowered.graph_module)
-        with torch.no_grad():
-            recorder.run(*pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, flat))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            results = recorder.run(*_copies(flat))
         self.values = recorder.values
+        if self.settings.precision == "keep":  # else lowering is meant to change numbers
+            self._check_lowering(program.exported.module(), args, kwargs, results)
         compilation.partition(self.lowered)
         for block in compilation.parts.blocks:
             if self._departs(block.compute_nodes):
                 return self._within(block.compute_nodes)
         return None
+
+    def _check_lowering(self, model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any], results: Any) -> None:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            expected = pytree.tree_leaves(model(*_copies(args), **_copies(kwargs)))
+        for place, (ours, theirs) in enumerate(zip(results, expected, strict=False)):  # then come written buffers
+            if isinstance(theirs, torch.Tensor) and not _agree(ours, theirs, _allowed(theirs, self.tolerance)):
+                difference = (ours.double() - theirs.double()).abs().max().item()
+                raise LoweringError(
+                    f"lowering changes output {place} by {difference:.3g}, before any engine: a pass or"
+                    " decomposition is wrong. verify=True (trtplug explain --verify) names the pass"
+                )
 
     def _within(self, nodes: tuple[fx.Node, ...]) -> tuple[Departure, fx.Node]:
         """The node to blame in a stretch that departs."""
@@ -223,6 +242,10 @@ class _Search:
             wrong.numel(),
             allowed,
         )
+
+
+def _copies(values: Any) -> Any:
+    return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, values)
 
 
 def _allowed(expected: torch.Tensor, tolerance: float | None) -> float:

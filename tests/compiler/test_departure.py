@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import trtplug
 from trtplug.cli import app
 from trtplug.departure import find_departure
-from trtplug_registry import FLOATS, Domain, Plugin, Registry, Tensor, converter
+from trtplug_registry import FLOATS, Domain, Plugin, Registry, Tensor, converter, lowering_pass
 
 
 @converter("aten::sigmoid", Domain(self=Tensor(FLOATS)), priority=5)
@@ -77,6 +77,22 @@ def test_a_drift_is_told_from_a_fault():
     assert found.op == "aten::tanh"
     assert "drifted" in str(found)
     assert found.script == ""
+
+
+@lowering_pass("off")
+def off(graph_module):
+    """exp(x) -> sin(x)"""
+    found = graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten.exp.default)
+    for node in found:
+        node.target = torch.ops.aten.sin.default
+    return bool(found)
+
+
+def test_a_pass_that_is_wrong_is_told_from_an_engine():
+    registry = Registry((*trtplug.registry().plugins, Plugin("theirs", passes=(off,))))
+    call = functools.partial(find_departure, Model().eval(), (torch.randn(3, 4),), min_block_size=1)
+    with pytest.raises(trtplug.LoweringError, match=r"lowering changes output 0 by .*before any engine"):
+        call(registry=registry)
 
 
 def test_a_tolerance_of_ones_own():

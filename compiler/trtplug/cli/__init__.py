@@ -213,14 +213,30 @@ def load_model(name: str) -> Any:
         file = _file_of(name, name)
         if file.suffix != ".pt2":
             raise TrtplugError(f"model {name!r}: name a .pt2 file or FILE.py:FUNCTION")
-        return torch.export.load(str(file))
+        try:
+            return torch.export.load(str(file))
+        except Exception as error:  # whatever a file that is something else makes Torch raise
+            raise TrtplugError(f"{name} is not an exported program: {type(error).__name__}: {error}") from error
     made = make_model(name)
     if isinstance(made, trtplug.Program | torch.export.ExportedProgram):
         return made
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
         found = type(made).__name__
         raise TrtplugError(f"model {name!r}: the function returned {found}, not (module, example_args)")
-    return trtplug.trace(made[0], made[1])
+    return trtplug.trace(made[0], example_args(name, made[1]))
+
+
+def example_args(name: str, args: Any) -> tuple[Any, ...]:
+    """The positional arguments that a model's function returned.
+
+    Raises:
+        TrtplugError: they are neither a tuple nor a list.
+    """
+    if not isinstance(args, tuple | list):
+        raise TrtplugError(
+            f"model {name!r}: example_args are a {type(args).__name__}, not a tuple: (x,) for one argument"
+        )
+    return tuple(args)
 
 
 def make_model(name: str) -> Any:
@@ -236,6 +252,7 @@ def make_model(name: str) -> Any:
         raise TrtplugError(f"model {name!r}: name FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
+    sys.path.insert(0, str(file.resolve().parent))  # what Python does for a script: its neighbours can be imported
     spec.loader.exec_module(module)
     make = getattr(module, function, None)
     if not callable(make):
@@ -266,11 +283,23 @@ def _lowering(disable: list[str] | None, order: list[str] | None, dump: Path | N
 
 def _show(report: Any, json: bool, html: Path | None, nodes: bool, passes: bool) -> None:
     if html is not None:
-        html.write_text(report.to_html())
+        write_page(html, report)
     if json:
         typer.echo(report.to_json())
     else:
         report.print(nodes=nodes, passes=passes)
+
+
+def write_page(path: Path, report: Any) -> None:
+    """Writes a report's page.
+
+    Raises:
+        TrtplugError: it cannot be written there.
+    """
+    try:
+        path.write_text(report.to_html(), encoding="utf-8")
+    except OSError as error:
+        raise TrtplugError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager

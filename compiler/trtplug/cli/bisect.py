@@ -28,7 +28,7 @@ def bisect(
     """
     import torch
 
-    from trtplug.cli import make_model
+    from trtplug.cli import example_args, make_model
     from trtplug.departure import find_departure
 
     made = make_model(model)
@@ -36,7 +36,7 @@ def bisect(
         raise TrtplugError(f"model {model!r}: bisect needs arguments to run it with; return (module, example_args)")
     module, args = made
     found = find_departure(
-        module.eval(), tuple(args), tolerance=tolerance, executor=executor, min_block_size=min_block_size
+        module.eval(), example_args(model, args), tolerance=tolerance, executor=executor, min_block_size=min_block_size
     )
     if found is None:
         typer.echo("no engine departs from eager on these arguments")

@@ -50,7 +50,9 @@ def coverage(
         raise typer.BadParameter("--fail-on-new-fallback compares: trtplug coverage diff A B --fail-on-new-fallback")
     report = report_on(words[0])
     if html is not None:
-        html.write_text(report.to_html())
+        from trtplug.cli import write_page
+
+        write_page(html, report)
     if json:
         typer.echo(report.to_json())
     elif markdown:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import hashlib
 import types
+from collections.abc import Iterator
 from typing import Any
 
 _SIMPLE = (int, float, complex, str, bytes, bool, type(None))
+_WRAPPERS = ("__func__", "fget", "func")
+"""Where static, class and cached methods and properties keep their function."""
 
 
 def fingerprint(*values: Any) -> str:
     """A SHA-256 over values and, for functions, over their code, closures, defaults and the functions they call.
 
-    Functions of the same top-level package are followed through globals; others count by their qualified name, their
-    distribution's version being hashed elsewhere. An object with an attribute ``fingerprinted`` counts by that.
+    Functions and classes of the same top-level package are followed through globals, and through modules of it; others
+    count by their qualified name, their distribution's version being hashed elsewhere. An object with an attribute
+    ``fingerprinted`` counts by that.
     """
     digest = hashlib.sha256()
     for value in values:
@@ -57,12 +61,11 @@ def _feed(digest: Any, value: Any, visited: set[int]) -> None:
 def _feed_container(digest: Any, value: Any, visited: set[int]) -> None:
     digest.update(f"{type(value).__name__}{len(value)}(".encode())
     if isinstance(value, dict):
-        items: Any = sorted(value.items(), key=lambda item: str(item[0]))
-        for key, item in items:
-            _feed(digest, str(key), visited)
-            _feed(digest, item, visited)
+        for key in sorted(value, key=_stable_repr):
+            digest.update(f"{_stable_repr(key)}:".encode())
+            _feed(digest, value[key], visited)
     else:
-        for item in sorted(value, key=str) if isinstance(value, set | frozenset) else value:
+        for item in sorted(value, key=_stable_repr) if isinstance(value, set | frozenset) else value:
             _feed(digest, item, visited)
     digest.update(b")")
 
@@ -77,15 +80,63 @@ def _feed_function(digest: Any, function: types.FunctionType, visited: set[int])
             _feed(digest, cell.cell_contents, visited)
         except ValueError:  # a cell that is not filled yet
             digest.update(b"empty;")
-    package = function.__module__.partition(".")[0]
-    for name in function.__code__.co_names:
-        used = function.__globals__.get(name)
-        ours = isinstance(used, types.FunctionType) and used.__module__.partition(".")[0] == package
-        if ours or isinstance(used, (*_SIMPLE, tuple, frozenset, dict)):
+    package = _package(function.__module__)
+    for used in _globals(function):
+        if isinstance(used, types.FunctionType) and _package(used.__module__) == package:
             _feed(digest, used, visited)
+        elif isinstance(used, type) and _package(used.__module__) == package:
+            _feed_class(digest, used, visited)
+        elif isinstance(used, (*_SIMPLE, tuple, frozenset, dict)):
+            _feed(digest, used, visited)
+
+
+def _feed_class(digest: Any, used: type, visited: set[int]) -> None:
+    """What a class is made of: its functions and plain values, and its bases of the same package."""
+    if id(used) in visited:
+        return
+    visited.add(id(used))
+    digest.update(f"{used.__module__}.{used.__qualname__};".encode())
+    for name, value in sorted(vars(used).items()):
+        inner = (
+            getattr(value, "__func__", None) or getattr(value, "fget", None) or getattr(value, "func", None) or value
+        )
+        if isinstance(inner, types.FunctionType) or (
+            isinstance(inner, (*_SIMPLE, tuple)) and not name.startswith("__")
+        ):
+            digest.update(f"{name}=".encode())
+            _feed(digest, inner, visited)
+    for base in used.__bases__:
+        if _package(base.__module__) == _package(used.__module__):
+            _feed_class(digest, base, visited)
+
+
+def _globals(function: types.FunctionType) -> Iterator[Any]:
+    """The globals that a function names, also in functions within it, and what it takes from modules of its package."""
+    names = tuple(dict.fromkeys(_names(function.__code__)))
+    for name in names:
+        used = function.__globals__.get(name)
+        if isinstance(used, types.ModuleType) and _package(used.__name__) == _package(function.__module__):
+            yield from (vars(used)[other] for other in names if other in vars(used))
+        else:
+            yield used
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _stable_repr(value: Any) -> str:
     """A repr without addresses."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_stable_repr, value))})"
+    if isinstance(value, types.FunctionType):
+        return f"{value.__module__}.{value.__qualname__}"
     text = repr(value)
     return type(value).__qualname__ if " at 0x" in text else text

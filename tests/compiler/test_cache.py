@@ -79,6 +79,7 @@ class Recipe:
     dtype: str
     results: tuple[int, ...]
     names: str = "n"
+    notes: tuple[tuple[str, bool | int | str], ...] = ()
 
 
 OPS = {"add": aten.add.Tensor, "sub": aten.sub.Tensor, "mul": aten.mul.Tensor, "pow": aten.pow.Tensor_Scalar}
@@ -90,6 +91,7 @@ RECIPE = st.builds(
     st.sampled_from(["float32", "float16", "bfloat16"]),
     st.lists(st.integers(0, 2), min_size=1, max_size=2).map(tuple),
     st.sampled_from(["n", "m"]),
+    st.sampled_from([(), (("sees_keys", True),), (("sees_keys", False),), (("acme", 1),), (("acme", "1"),)]),
 )
 
 
@@ -109,6 +111,7 @@ def block_of(recipe):
     graph.output(tuple(nodes[place - 3] for place in recipe.results))
     for node in nodes:
         node.meta["val"] = torch.empty(3, dtype=dtype)
+    nodes[-1].meta.update(recipe.notes)
     return fx.GraphModule({"weight": torch.tensor(recipe.weight, dtype=dtype)}, graph)
 
 
@@ -122,16 +125,32 @@ def as_written(recipe):
         (op, left, None if op == "pow" else right, None if op == "mul" else factor)
         for op, left, right, factor in recipe.calls
     ]
-    return repr((calls, recipe.weight, recipe.dtype, recipe.results, recipe.names))
+    return repr((calls, recipe.weight, recipe.dtype, recipe.results, recipe.names, recipe.notes))
 
 
 @settings(max_examples=150, deadline=None)
 @given(RECIPE, st.data())
 def test_keys_are_equal_exactly_where_blocks_are(recipe, data):
-    """Any change in arguments, wiring, weights, dtypes or names changes the key; the same made anew has the same."""
+    """Any change in arguments, wiring, weights, dtypes, names or notes changes the key; what is made anew has the same."""
     assert graph_key(dataclasses.replace(recipe)) == graph_key(recipe)
     field = data.draw(st.sampled_from([field.name for field in dataclasses.fields(Recipe)]))
     other = dataclasses.replace(recipe, **{field: getattr(data.draw(RECIPE), field)})
+    assert (graph_key(other) == graph_key(recipe)) == (as_written(other) == as_written(recipe))
+
+
+@settings(max_examples=100, deadline=None)
+@given(RECIPE, CALL, st.data())
+def test_a_change_in_one_place_changes_the_key(recipe, call, data):
+    """One op, operand or number of one call; one element of the weight; one result."""
+    field = data.draw(st.sampled_from(["calls", "weight", "results"]))
+    items = list(getattr(recipe, field))
+    place = data.draw(st.integers(0, len(items) - 1))
+    if field == "calls":
+        part = data.draw(st.integers(0, 3))
+        items[place] = (*items[place][:part], call[part], *items[place][part + 1 :])
+    else:
+        items[place] = data.draw(st.sampled_from([0.0, -0.0, 1.0] if field == "weight" else [0, 1, 2]))
+    other = dataclasses.replace(recipe, **{field: tuple(items)})
     assert (graph_key(other) == graph_key(recipe)) == (as_written(other) == as_written(recipe))
 
 

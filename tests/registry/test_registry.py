@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import types
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from trtplug_registry import (
     Unsupported,
     converter,
 )
+from trtplug_registry.fingerprint import fingerprint
 
 aten = torch.ops.aten
 
@@ -267,6 +269,60 @@ def test_the_fingerprint_tells_functions_closures_domains_and_choices_apart():
     ]
     assert len(set(prints)) == len(prints)
     assert registry_of(relu()).fingerprint == prints[0]
+
+
+HELPERS = """
+import helpers
+
+WIDTH = 3
+
+def used(x):
+    return x + 1
+
+class Base:
+    def size(self):
+        return 1
+
+class Kind(Base):
+    rows = 2
+
+    @property
+    def width(self):
+        return WIDTH
+
+    @staticmethod
+    def made(x):
+        return x * 2
+
+def plain(ctx, self): return used(self)
+def inner(ctx, self): return [used(item) for item in (lambda: (used(i) for i in self))()]
+def class_(ctx, self): return Kind.made(self)
+def through_module(ctx, self): return helpers.used(self)
+def unrelated(ctx, self): return self
+"""
+EDITS = {
+    "x + 1": {"plain", "inner", "through_module"},
+    "x * 2": {"class_"},
+    "return 1": {"class_"},
+    "rows = 2": {"class_"},
+    "WIDTH = 3": {"class_"},
+}
+
+
+@pytest.mark.parametrize("edited", EDITS)
+def test_the_fingerprint_follows_what_a_plugins_function_uses(edited):
+    """Helpers, also within functions within it and by way of a module; methods and values of classes, and of bases."""
+
+    def prints(source):
+        module = types.ModuleType("helpers")
+        module.helpers = module
+        exec(source.replace("import helpers", ""), vars(module))
+        names = ("plain", "inner", "class_", "through_module", "unrelated")
+        return {name: fingerprint(getattr(module, name)) for name in names}
+
+    before, again, after = prints(HELPERS), prints("\n\n" + HELPERS), prints(HELPERS.replace(edited, edited + "0"))
+    assert before == again
+    assert {name for name in before if before[name] != after[name]} == EDITS[edited]
 
 
 # --- names ----------------------------------------------------------------------------------------------------------

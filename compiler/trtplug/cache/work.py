@@ -29,11 +29,14 @@ from trtplug.ranges import Range, size_range
 from trtplug.settings import Settings
 from trtplug_registry import Registry, qualified_name
 
-FORMAT = 1
+FORMAT = 2
 """Counts changes of what a description says."""
 
 INDIFFERENT = frozenset({"cache_dir", "cache_bytes", "verify", "dump_graphs"})
 """The settings that decide nothing about an engine. Every other one does until it is listed here."""
+
+_NOT_NOTES = frozenset({"stack_trace", "seq_nr"})
+"""Plain values in a node's metadata that say where it comes from. Any other may be a pass's note to a converter."""
 
 
 class Undescribable(Exception):
@@ -127,7 +130,8 @@ class _Description:
     def _node(self, node: Node) -> list[Any]:
         kwargs = [[name, encode(value)] for name, value in sorted(node.kwargs.items())]
         args = [encode(argument) for argument in node.args]
-        return [node.op, node.name, self._target(node), args, kwargs, self._value(node.meta.get("val"), node)]
+        value = self._value(node.meta.get("val"), node)
+        return [node.op, node.name, self._target(node), args, kwargs, value, _notes(node)]
 
     def _target(self, node: Node) -> Any:
         if isinstance(node.target, OpOverload):
@@ -173,6 +177,12 @@ class _Description:
             self.symbols[str(symbol)] = len(self.symbols)
             span = self.ranges.get(symbol)
             self.spans.append(None if span is None else [span.min, span.opt, span.max])
+
+
+def _notes(node: Node) -> list[list[str]]:
+    """What passes noted on a node that a converter may read (``ctx.node.meta``): flags, numbers and words."""
+    plain = ((str(name), value) for name, value in node.meta.items() if isinstance(value, bool | int | float | str))
+    return [[name, repr(value)] for name, value in sorted(plain) if name not in _NOT_NOTES]
 
 
 def is_plain(value: Any) -> bool:

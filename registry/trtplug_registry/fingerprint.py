@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
 _SIMPLE = (int, float, complex, str, bytes, bool, type(None))
+_LIBRARIES = frozenset({"torch", *sys.stdlib_module_names})
+"""Their functions count by name: versions are hashed elsewhere, and what they keep in globals changes as they run."""
+
 _WRAPPERS = ("__func__", "fget", "func")
 """Where static, class and cached methods and properties keep their function."""
 
@@ -42,7 +46,10 @@ def _feed(digest: Any, value: Any, visited: set[int]) -> None:
             _feed(digest, part, visited)
     elif isinstance(value, types.FunctionType):
         visited.add(id(value))
-        _feed_function(digest, value, visited)
+        if _package(value.__module__) in _LIBRARIES:
+            digest.update(f"{_stable_repr(value)};".encode())
+        else:
+            _feed_function(digest, value, visited)
     elif isinstance(value, types.CodeType):
         for part in (value.co_code, value.co_names, value.co_varnames, *value.co_consts):
             _feed(digest, part, visited)
@@ -128,8 +135,8 @@ def _names(code: types.CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _package(module: str) -> str:
-    return module.partition(".")[0]
+def _package(module: str | None) -> str:
+    return (module or "").partition(".")[0]
 
 
 def _stable_repr(value: Any) -> str:

@@ -131,7 +131,7 @@ def as_written(recipe):
 @settings(max_examples=150, deadline=None)
 @given(RECIPE, st.data())
 def test_keys_are_equal_exactly_where_blocks_are(recipe, data):
-    """Any change in arguments, wiring, weights, dtypes, names or notes changes the key; what is made anew has the same."""
+    """Any change in arguments, wiring, weights, dtypes, names, notes changes the key; the same made anew has it."""
     assert graph_key(dataclasses.replace(recipe)) == graph_key(recipe)
     field = data.draw(st.sampled_from([field.name for field in dataclasses.fields(Recipe)]))
     other = dataclasses.replace(recipe, **{field: getattr(data.draw(RECIPE), field)})

@@ -231,7 +231,7 @@ def test_dynamos_own_tools_stay_useful(caplog):
     assert (explained.graph_count, explained.graph_break_count) == (2, 1)
     with caplog.at_level(logging.INFO, logger="trtplug"):  # as TORCH_LOGS="trtplug" sets it
         fast(torch.ones(3))
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("trtplug")] == [
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("trtplug.jit")] == [
         "graph 0: 2 of 2 compute nodes in 1 TensorRT engine(s)",
         "graph 1: 2 of 2 compute nodes in 1 TensorRT engine(s)",
     ]

@@ -179,7 +179,10 @@ class _Conversion:
             wanted = len(value) if several else 1
             raise self.network.fail(f"the converter {converter.id} returned {got} results, the op has {wanted}")
         for place, (tensor, promised) in enumerate(zip(result, value) if several else ((result, value),)):
-            if tensor is not None or not several or _is_read(node, place):
+            if tensor is None and several:
+                if _is_read(node, place):
+                    raise self.network.fail(f"the converter {converter.id} makes no result {place}, which is read")
+            else:
                 self._check_result(converter, tensor, promised)
         return result
 
@@ -254,8 +257,10 @@ def _extents(sizes: Iterable[Any]) -> tuple[int | sympy.Expr, ...]:
 
 
 def _is_read(node: Node, place: int) -> bool:
-    """Whether anybody reads this one of the results of a call with several."""
-    return any(user.target is not operator.getitem or user.args[1] == place for user in node.users)
+    """Whether anybody reads this one of the results of a call with several; a getitem that nobody reads does not count."""
+    return any(
+        user.target is not operator.getitem or (user.args[1] == place and len(user.users) > 0) for user in node.users
+    )
 
 
 def _state(node: Node) -> tuple[Any, ...]:

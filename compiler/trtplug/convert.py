@@ -257,7 +257,7 @@ def _extents(sizes: Iterable[Any]) -> tuple[int | sympy.Expr, ...]:
 
 
 def _is_read(node: Node, place: int) -> bool:
-    """Whether anybody reads this one of the results of a call with several; a getitem that nobody reads does not count."""
+    """Whether anybody reads this one of the results of a call with several; a getitem alone does not count."""
     return any(
         user.target is not operator.getitem or (user.args[1] == place and len(user.users) > 0) for user in node.users
     )

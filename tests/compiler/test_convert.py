@@ -138,7 +138,7 @@ def test_a_result_that_nobody_makes_is_named():
     values = graph_of(lambda x: torch.max(x, 1)[0], torch.randn(2, 3))
     assert convert(values, lambda node: maximum).num_layers == 1
     both = graph_of(lambda x: torch.max(x, 1), torch.randn(2, 3))
-    with pytest.raises(ConversionError, match="the converter aten::max.dim makes no result 1, which is read"):
+    with pytest.raises(ConversionError, match=r"the converter aten::max\.dim makes no result 1, which is read"):
         convert(both, lambda node: maximum)
 
 

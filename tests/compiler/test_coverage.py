@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -25,6 +26,7 @@ from trtplug.testing.drawing import dtypes_of
 from trtplug_registry import (
     FLOATS,
     Domain,
+    Plugin,
     ReasonCode,
     Registry,
     Tensor,
@@ -239,6 +241,44 @@ def test_a_bound_on_a_size_is_suggested():
     assert item.left == (1, 0)
 
 
+class Sines(nn.Module):
+    def forward(self, x):
+        return torch.sin(torch.relu(x) + 1)
+
+
+def claiming_relu(plugin: str, **facts) -> Plugin:
+    @converter("aten::relu", Domain(self=Tensor(FLOATS)), priority=9, **facts)
+    def relu(ctx, self):
+        """relu(Tensor self) -> Tensor"""
+        return ctx.activation("RELU", self)
+
+    return Plugin(plugin, converters=(dataclasses.replace(relu, plugin=plugin),))
+
+
+def test_a_suggested_plugin_does_what_it_says():
+    theirs = [claiming_relu("one-ops"), claiming_relu("two-ops")]
+    registry = Registry(theirs)
+    report = trtplug.explain(Sines(), (torch.randn(3),), registry=registry, min_block_size=1)
+    items = [item for item in report.suggestions if item.kind == "plugin"]
+    assert {item.settings["prefer"] for item in items} == {("one-ops",), ("two-ops",)}
+    for item in items:
+        preferring = registry.having(**item.settings)
+        after = trtplug.explain(Sines(), (torch.randn(3),), registry=preferring, min_block_size=1)
+        assert (len(after.engines), len(after.torch_ops)) == (item.engines[1], item.left[1]) == (1, 2)
+
+
+def test_a_suggested_version_does_what_it_says():
+    theirs = claiming_relu("new-ops", needs=("INetworkDefinition.add_nothing",))
+    registry = Registry([theirs], capabilities=capabilities())
+    report = trtplug.explain(Sines(), (torch.randn(3),), registry=registry, min_block_size=1)
+    (item,) = (item for item in report.suggestions if item.kind == "version")
+    assert item.text == "a TensorRT that has INetworkDefinition.add_nothing"
+    assert item.nodes == ("relu",)
+    newer = Registry([theirs], capabilities=None)  # one that has everything
+    after = trtplug.explain(Sines(), (torch.randn(3),), registry=newer, min_block_size=1)
+    assert (len(after.engines), len(after.torch_ops)) == (item.engines[1], item.left[1])
+
+
 # --- forms ------------------------------------------------------------------------------------------------------------
 
 
@@ -251,8 +291,20 @@ def test_the_forms_agree(which, request, registry):
     table = " ".join(str(report).split())
     if which != "op":
         assert (report.model or report).summary() in table
+    if which == "core":
+        assert all(op["op"] in table for op in data["ops"] if op["status"] in ("unsupported", "decomposed"))
+    if which == "model":
+        left = [node["name"] for node in data["model"]["nodes"] if node["engine"] is None]
+        assert all(f" {name} " in table for name in left)
+        assert all(
+            item["text"].split()[0] in table and item["gain"].split(";")[0] in table for item in suggestions(data)
+        )
     shares = {share["name"]: sum(part["share"] for part in share["parts"]) for share in data["shares"]}
     assert shares["ops"] == pytest.approx(sum(op.covered for op in report.ops) / len(report.ops))
+
+
+def suggestions(data: dict) -> list[dict]:
+    return data["model"]["suggestions"]
 
 
 def test_explains_json_is_the_model_of_the_schema(model):
@@ -260,8 +312,6 @@ def test_explains_json_is_the_model_of_the_schema(model):
 
 
 def test_a_page_cannot_be_broken_by_what_it_shows(model):
-    import dataclasses
-
     hostile = dataclasses.replace(model, subject="</script><script>alert(1)</script>")
     assert page_data(hostile.to_html())["subject"] == hostile.subject
     assert "<script>alert" not in hostile.to_html()
@@ -314,6 +364,36 @@ def test_a_diff_as_json(tmp_path, core):
     saved.write_text(core.to_json())
     data = json.loads(invoke("diff", str(saved), "core_aten?torch_ops=aten::relu", "--json").stdout)
     assert [change["op"] for change in data["changes"] if change["new_fallback"]] == ["aten::relu"]
+
+
+class Halves(nn.Module):
+    """Two calls of an op, in modules of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x):
+        return self.two(self.one(x) + 1) * 2
+
+
+def test_one_more_call_of_an_op_is_a_new_fallback(tmp_path):
+    sides = []
+    for excluded in (["one"], ["one", "two"]):
+        report = trtplug.coverage(Halves(), (torch.randn(3),), torch_ops=excluded, min_block_size=1)
+        path = tmp_path / f"{len(excluded)}.json"
+        path.write_text(report.to_json())
+        sides.append(str(path))
+    words = ["coverage", "diff", *sides, "--fail-on-new-fallback"]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert result.exit_code == 4
+    assert "1 of 2 calls in Torch" in " ".join(result.output.split())
+    assert read_ops(Path(sides[0])).share == 0.75  # of the nodes, as before it was saved
+    assert (invoke(sides[0], "--fail-under", "70").exit_code, invoke(sides[0], "--fail-under", "80").exit_code) == (
+        0,
+        3,
+    )
+    assert invoke("diff", *reversed(sides), "--fail-on-new-fallback").exit_code == 0
 
 
 def test_a_model_by_its_file(tmp_path):

@@ -87,7 +87,9 @@ def test_five_thousand_nodes(tmp_path):
 
 class Small(nn.Module):
     def forward(self, x):
-        return torch.linalg.matrix_exp(x.relu() * 2).tanh()
+        y = x.relu() * 2
+        z = torch.linalg.matrix_exp(y).tanh()
+        return torch.linalg.matrix_exp(z).tanh() + y
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -96,8 +98,15 @@ def test_a_real_report(dark, tmp_path):
     script = (
         TOOLS
         + """
+    const boxes = [...document.querySelectorAll("g.unit rect")].map(r => r.getBBox());
+    const ways = [...document.querySelectorAll("path.flow")], within = [];
+    for (const way of ways) for (let at = 0; at < way.getTotalLength(); at += 2) {
+      const p = way.getPointAtLength(at);
+      if (boxes.some(b => b.x < p.x && p.x < b.x + b.width && b.y + 1 < p.y && p.y < b.y + b.height - 1))
+        within.push(at);
+    }
     return {title: document.getElementById("title").textContent, rows: rows("nodes").length,
-            calls: rows("originals").length,
+            ways: ways.length, within, calls: rows("originals").length,
             words: document.body.innerText, ink: getComputedStyle(document.body).color,
             paper: getComputedStyle(document.querySelector("input")).backgroundColor};
     """
@@ -106,9 +115,12 @@ def test_a_real_report(dark, tmp_path):
     assert seen.console == ()
     assert seen.result["title"] == report.summary()
     assert seen.result["rows"] == len(report.nodes)
+    assert seen.result["ways"] == len(report.crossings) > len(report.units) - 1  # one passes a block
+    assert seen.result["within"] == []  # no line runs through a block
     assert seen.result["calls"] == len(report.originals)
-    assert "would merge engines 0 and 1" in seen.result["words"]
-    assert seen.result["ink"] != seen.result["paper"]
+    assert "would merge engines 0 to 2" in seen.result["words"]
+    assert (seen.result["ink"] == "rgb(255, 255, 255)") == dark
+    assert (seen.result["paper"] == "rgb(255, 255, 255)") == (not dark)
 
 
 def test_an_opset(tmp_path):

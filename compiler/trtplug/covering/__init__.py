@@ -80,5 +80,7 @@ def _ops_of(model: CompilationReport) -> tuple[OpCoverage, ...]:
         reasons = tuple(dict.fromkeys(reason for node in left for reason in node.reasons))
         status = OpStatus.UNSUPPORTED if left else OpStatus.CONVERTED
         by = Counter(node.converter for node in nodes if node.converter).most_common(1)
-        found.append(OpCoverage(op, "", status, by=by[0][0] if by else "", reasons=reasons, calls=len(nodes)))
+        found.append(
+            OpCoverage(op, "", status, by=by[0][0] if by else "", reasons=reasons, calls=len(nodes), left=len(left))
+        )
     return tuple(found)

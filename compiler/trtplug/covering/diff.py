@@ -30,8 +30,10 @@ class OpChange:
 
     @property
     def new_fallback(self) -> bool:
-        """Whether it is left to Torch now, and was not before."""
-        return self.after is not None and not self.after.covered and (self.before is None or self.before.covered)
+        """Whether it is left to Torch now, and was not before; in a model, whether more of its calls are."""
+        if self.after is None or self.after.covered:
+            return False
+        return self.before is None or self.before.covered or self.after.left > self.before.left
 
     @property
     def newly_covered(self) -> bool:
@@ -61,7 +63,12 @@ class CoverageDiff:
         def words(op: OpCoverage | None) -> dict[str, Any] | None:
             if op is None:
                 return None
-            return {"status": op.status.value, "by": op.by, "reasons": [reason.to_json() for reason in op.reasons]}
+            return {
+                "status": op.status.value,
+                "by": op.by,
+                "left": op.left,
+                "reasons": [reason.to_json() for reason in op.reasons],
+            }
 
         changes = [
             {
@@ -109,10 +116,12 @@ def compare(before: CoverageReport, after: CoverageReport) -> CoverageDiff:
 
 
 def _key(op: OpCoverage | None) -> Any:
-    return None if op is None else (op.status, op.by, op.decomposes_to)
+    return None if op is None else (op.status, op.by, op.decomposes_to, op.left)
 
 
 def _said(op: OpCoverage | None) -> str:
     if op is None:
         return "–"
+    if op.left:
+        return f"{op.left} of {op.calls} calls in Torch"
     return f"{op.status.value} by {op.by}" if op.by and op.covered else op.status.value

@@ -71,7 +71,9 @@ class OpCoverage:
         decomposes_to: the ops that it becomes, where it is decomposed.
         by: whose decision the status is: a converter, or who brought the decomposition.
         reasons: why it is unsupported; empty where it is not.
-        models, calls: how many of the zoo's architectures hold it, and how often in all; 0 outside of the zoo.
+        models: how many of the zoo's architectures hold it; 0 outside of the zoo.
+        calls: how often the zoo, or the model, calls it; 0 for other sets.
+        left: how many of a model's calls are left to Torch.
     """
 
     op: str
@@ -83,6 +85,7 @@ class OpCoverage:
     reasons: tuple[Reason, ...] = ()
     models: int = 0
     calls: int = 0
+    left: int = 0
 
     @property
     def covered(self) -> bool:

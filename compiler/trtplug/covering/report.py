@@ -46,14 +46,22 @@ class CoverageReport:
     @property
     def share(self) -> float:
         """The fraction that is covered: of a model's compute nodes, else of the ops; 1.0 of nothing."""
-        if self.model is not None:
-            return self.model.share
+        if self.kind == "model":  # read from a file it has its ops only
+            return 1 - self._left / self._calls if self._calls else 1.0
         return sum(op.covered for op in self.ops) / len(self.ops) if self.ops else 1.0
+
+    @property
+    def _calls(self) -> int:
+        return sum(op.calls for op in self.ops)
+
+    @property
+    def _left(self) -> int:
+        return sum(op.left for op in self.ops)
 
     @property
     def call_share(self) -> float | None:
         """The fraction of calls that covered ops have, where calls are counted."""
-        calls = sum(op.calls for op in self.ops)
+        calls = self._calls
         return sum(op.calls for op in self.ops if op.covered) / calls if calls else None
 
     @property
@@ -64,6 +72,8 @@ class CoverageReport:
         """One line."""
         if self.model is not None:
             return f"{self.subject}: {self.model.summary()}"
+        if self.kind == "model":
+            return f"{self.subject}: {self._calls - self._left} of {self._calls} compute nodes in TensorRT"
         if len(self.ops) == 1:
             return f"{self.ops[0].op} is {self.ops[0].status.value}"
         words = ", ".join(f"{count} {status.value}" for status, count in self.counts.items() if count)
@@ -171,4 +181,5 @@ def _op_of(data: Mapping[str, Any]) -> OpCoverage:
         reasons=tuple(reason_of(reason) for reason in data["reasons"]),
         models=data["models"],
         calls=data["calls"],
+        left=data["left"],
     )

@@ -52,13 +52,20 @@ class Suggestion:
     @property
     def gain(self) -> str:
         """What it brings, in words."""
-        words = [f"would merge engines {', '.join(map(str, group[:-1]))} and {group[-1]}" for group in self.merges] or [
-            f"engines {self.engines[0]} → {self.engines[1]}"
-        ]
+        words = [f"would merge engines {_listed(group)}" for group in self.merges]
+        if not words:
+            words.append(f"engines {self.engines[0]} → {self.engines[1]}")
         words.append(f"nodes left to Torch {self.left[0]} → {self.left[1]}")
         if self.flops:
             words.append(f"{self.flops:,} FLOPs more in TensorRT")
         return "; ".join(words)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    """Ascending numbers in words: ``0 and 1``, ``0 to 5``, ``0, 2 and 3``."""
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 class _Idea(NamedTuple):

@@ -104,12 +104,9 @@ def _feed_class(digest: Any, used: type, visited: set[int]) -> None:
     visited.add(id(used))
     digest.update(f"{used.__module__}.{used.__qualname__};".encode())
     for name, value in sorted(vars(used).items()):
-        inner = (
-            getattr(value, "__func__", None) or getattr(value, "fget", None) or getattr(value, "func", None) or value
-        )
-        if isinstance(inner, types.FunctionType) or (
-            isinstance(inner, (*_SIMPLE, tuple)) and not name.startswith("__")
-        ):
+        inner = next((found for kind in _WRAPPERS if (found := getattr(value, kind, None))), value)
+        plain = isinstance(inner, (*_SIMPLE, tuple)) and not name.startswith("__")
+        if plain or isinstance(inner, types.FunctionType):
             digest.update(f"{name}=".encode())
             _feed(digest, inner, visited)
     for base in used.__bases__:

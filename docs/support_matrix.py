@@ -5,7 +5,8 @@ from __future__ import annotations
 import trtplug
 from trtplug.covering.markdown import matrix
 
-core = trtplug.coverage("core_aten")
+built_in = trtplug.registry(block=[plugin.name for plugin in trtplug.registry().plugins if not plugin.built_in])
+core = trtplug.coverage("core_aten", registry=built_in)
 made_with = f"torch {core.versions['torch'].partition('+')[0]}, tensorrt-rtx {core.versions['tensorrt-rtx']}"
 print(
     f"""# Support matrix
@@ -22,6 +23,6 @@ dtype's cell is ● where a converter takes symbolic sizes too, ○ where static
 {matrix(core)}
 ## Every op that a built-in converter claims
 
-{matrix(trtplug.coverage("claimed"))}""",
+{matrix(trtplug.coverage("claimed", registry=built_in))}""",
     end="",
 )

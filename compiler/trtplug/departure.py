@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx, nn
@@ -109,10 +109,8 @@ def find_departure(
     found = search.run(model, args, dict(kwargs or {}))
     if found is None:
         return None
-    departure, node = found
-    if not departure.alone:
-        return departure
-    script, tensors = write_script(node, search.values, departure.executor)
+    departure, nodes, output = found
+    script, tensors = write_script(nodes, output, search.values, departure.executor)
     return dataclasses.replace(departure, script=script, tensors=tensors)
 
 
@@ -128,6 +126,9 @@ class _Recorder(fx.Interpreter):
         return self.values[n]
 
 
+_Blamed: TypeAlias = tuple[Departure, tuple[fx.Node, ...], fx.Node]
+
+
 class _Search:
     def __init__(self, settings: Settings, registry: Registry, tolerance: float | None) -> None:
         self.settings, self.registry, self.tolerance = settings, registry, tolerance
@@ -135,7 +136,7 @@ class _Search:
         self.lowered: Lowered
         self.executor: Executor
 
-    def run(self, model: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Departure, fx.Node] | None:
+    def run(self, model: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Blamed | None:
         compilation = Compilation(self.settings, self.registry, None)
         program = compilation.program(model, args, kwargs, None, None)
         self.lowered = compilation.lower(program)
@@ -167,12 +168,12 @@ class _Search:
                     " decomposition is wrong. verify=True (trtplug explain --verify) names the pass"
                 )
 
-    def _within(self, nodes: tuple[fx.Node, ...]) -> tuple[Departure, fx.Node]:
-        """The node to blame in a stretch that departs."""
+    def _within(self, nodes: tuple[fx.Node, ...]) -> _Blamed:
+        """The node to blame in a stretch that departs, what must run to show it, and which result does."""
         for node in nodes:
             found = self._departs((node,))
             if found is not None:
-                return self._departure(node, *found, alone=True), node
+                return self._departure(node, *found, alone=True), (node,), found[0]
         good, bad = 0, len(nodes)
         while bad - good > 1:
             middle = (good + bad) // 2
@@ -182,7 +183,7 @@ class _Search:
                 bad = middle
         found = self._departs(nodes[:bad])
         assert found is not None
-        return self._departure(nodes[bad - 1], *found, alone=False), nodes[bad - 1]
+        return self._departure(nodes[bad - 1], *found, alone=False), nodes[:bad], found[0]
 
     def _departs(self, nodes: tuple[fx.Node, ...]) -> tuple[fx.Node, torch.Tensor, torch.Tensor, float] | None:
         """The first result that leaves the tolerance when these nodes run in engines on eager's inputs."""

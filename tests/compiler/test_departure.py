@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import trtplug
 from trtplug.cli import app
 from trtplug.departure import find_departure
+from trtplug.departure_script import write_script
 from trtplug_registry import FLOATS, Domain, Plugin, Registry, Tensor, converter, lowering_pass
 
 
@@ -71,12 +72,35 @@ def test_the_node_its_values_and_a_reproducer(size, tmp_path, monkeypatch):
     assert (held["found"] - held["expected"]).abs().max().item() == pytest.approx(0.125)
 
 
-def test_a_drift_is_told_from_a_fault():
-    found = find_departure(Drift(), (torch.ones(3) * 0.2,), registry=registry_with(drifting_tanh), min_block_size=1)
+def test_a_drift_is_told_from_a_fault(tmp_path, monkeypatch):
+    registry = registry_with(drifting_tanh)
+    found = find_departure(Drift(), (torch.ones(3) * 0.2,), registry=registry, min_block_size=1)
     assert not found.alone
     assert found.op == "aten::tanh"
     assert "drifted" in str(found)
-    assert found.script == ""
+    path = tmp_path / "departure.py"
+    found.write(path)
+    monkeypatch.setattr(trtplug, "compile", functools.partial(trtplug.compile, registry=registry))
+    held = runpy.run_path(str(path))
+    assert held["expected"][0].item() == found.expected
+    assert held["found"][0].item() == found.found
+
+
+class Pick(nn.Module):
+    def forward(self, x):
+        return x.topk(2)[0].sigmoid()
+
+
+def test_a_result_of_several_goes_into_a_reproducer(tmp_path):
+    """A stretch in which a call reads an element of what another returns."""
+    call = next(node for node in torch.export.export(Pick(), (torch.randn(3, 4),)).graph.nodes if "topk" in node.name)
+    graph = call.graph
+    values = {node: torch.randn(3, 4) for node in graph.nodes if node.op == "placeholder"}
+    sigmoid = next(node for node in graph.nodes if "sigmoid" in node.name)
+    path = tmp_path / "stretch.py"
+    path.write_text(write_script((call, sigmoid), sigmoid, values, "reference")[0])
+    held = runpy.run_path(str(path))
+    torch.testing.assert_close(held["found"], held["expected"])
 
 
 @lowering_pass("off")

@@ -62,6 +62,8 @@ def test_a_wrong_level_is_an_error(monkeypatch):
     monkeypatch.setenv("TRTPLUG_LOG", "loud")
     with pytest.raises(trtplug.SettingsError, match="TRTPLUG_LOG=loud: must be one of debug, info"):
         trtplug.explain(nn.Linear(4, 4), (torch.randn(2, 4),))
+    with pytest.raises(trtplug.SettingsError, match="TRTPLUG_LOG=loud"):
+        trtplug.coverage("aten::relu")
 
 
 def test_one_warning_not_forty():

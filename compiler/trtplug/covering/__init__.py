@@ -16,6 +16,7 @@ from trtplug.covering.memory import remembered
 from trtplug.covering.ops import CandidateRecord, OpCoverage, OpStatus, judge
 from trtplug.covering.opsets import is_op, overloads_in, zoo
 from trtplug.covering.report import CoverageReport
+from trtplug.logs import configure_log
 from trtplug.report import CompilationReport
 from trtplug.reporting import versions
 from trtplug.settings import Settings
@@ -48,6 +49,7 @@ def coverage(
         UnknownNameError: the name stands for nothing here.
         TrtplugError: as for `explain`.
     """
+    configure_log()
     chosen = Settings.of(settings)
     assembled = registry if registry is not None else registry_for(chosen)
     found = {**versions(), **{p.distribution: p.version for p in assembled.plugins if p.distribution}}

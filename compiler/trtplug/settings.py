@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trtplug.control import choices
@@ -117,11 +117,13 @@ def _checked(name: str, value: Any, default: Any) -> Any:
             raise SettingsError(f"{name}={value!r}: must be the path of a folder, or None")
         return os.fspath(value)
     if isinstance(default, tuple):
-        if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+        listed = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+        value = tuple(value) if listed else value
+        if not listed or not all(isinstance(item, str) for item in value):
             raise SettingsError(f"{name}={value!r}: must be a list of names")
-        return tuple(value)
+        return value
     wanted = (int, type(None)) if default is None else type(default)
     if not isinstance(value, wanted) or (isinstance(value, bool) and default is not True and default is not False):
-        kind = "an int or None" if default is None else f"a {type(default).__name__}"
+        kind = "an int or None" if default is None else f"{'an' if wanted is int else 'a'} {type(default).__name__}"
         raise SettingsError(f"{name}={value!r}: must be {kind}")
     return value

@@ -71,12 +71,17 @@ def trace(
         raise InputError(f"trace: expected a torch.nn.Module, found {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("trace: this is a TorchScript module; torch.export takes the nn.Module that it was made from")
+    if not isinstance(args, list | tuple):
+        raise InputError(
+            f"trace: args is a tuple of the positional arguments, found a {type(args).__name__}: write (x,)"
+        )
     args, kwargs = tuple(args), dict(kwargs or {})
     if inputs is not None:
         if args or kwargs:
             raise InputError("trace: both inputs= and args or kwargs; an Input may stand among args and kwargs")
-        if isinstance(inputs, Input):
-            raise InputError("trace: inputs= is a sequence or a mapping of Input values, found a single Input")
+        if not isinstance(inputs, list | tuple | Mapping):
+            found = type(inputs).__name__
+            raise InputError(f"trace: inputs= is a sequence or a mapping of Input values, found a single {found}")
         args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
     bound = _bind(model, args, kwargs)
     specs = [(label, item) for label, item in _leaves(bound) if isinstance(item, Input)]

@@ -15,13 +15,14 @@ import pytest
 import torch
 from conftest_real import REAL_MODELS, TRANSFORMERS, Real, crepe, pitch, tones
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import trtplug
 from trtplug.report import CompilationReport
 
 BATCHES = (3, 1, 5)
 RELATIVE = 1e-4
+PRODUCTS = {op.__name__ for op in flop_registry} | {"linear", "matmul", "einsum", "conv1d", "conv2d"}
 Inputs = Callable[[int], tuple[torch.Tensor, ...]]
 
 
@@ -88,6 +89,8 @@ def check_just_in_time(model: nn.Module, inputs: Inputs) -> None:
     _check(model, marked, inputs, batches=(3, 5, 2))
     (report,) = trtplug.reports(fast)
     _check_report(report)
+    left = {node.op for node in report.torch_ops if node.op.removeprefix("aten::").partition(".")[0] in PRODUCTS}
+    assert not left, f"all floating-point operations that Torch counts are in engines, but for those of {left}"
 
 
 def _check(model: nn.Module, fast: Callable[..., Any], inputs: Inputs, batches: Sequence[int] = BATCHES) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import trtplug
 from trtplug.errors import InputError, TraceError
 from trtplug.input_specs import spread_sizes
 from trtplug.ranges import Range
@@ -177,6 +178,18 @@ def test_contradictory_specs(options, message):
 def test_contradictory_inputs(inputs, message):
     with pytest.raises(InputError, match=message):
         trace(Add(), inputs=inputs)
+
+
+@pytest.mark.parametrize("wrong", [5, torch.ones(2, 4)], ids=["a number", "a tensor"])
+def test_what_is_no_sequence(wrong):
+    model = nn.Linear(4, 4)
+    with pytest.raises(InputError, match=r"trace: args is a tuple .* found a (int|Tensor): write \(x,\)"):
+        trtplug.trace(model, wrong)
+    with pytest.raises(InputError, match=r"trace: inputs= is a sequence or a mapping .* found a single (int|Tensor)"):
+        trtplug.trace(model, inputs=wrong)
+    for function in (trtplug.load, lambda path: trtplug.save(trtplug.compile(model, (torch.ones(2, 4),)), path)):
+        with pytest.raises(trtplug.SettingsError, match="must be the path of a file or folder"):
+            function(wrong)
 
 
 def test_other_wrong_arguments():

@@ -41,7 +41,7 @@ def save(compiled: CompiledModule, path: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(compiled, CompiledModule):
         raise SettingsError(f"save: expected what trtplug.compile returned, found {type(compiled).__name__}")
-    target, kind = _place(path), _kind(path)
+    kind, target = _kind(path), _place(path)
     if kind == _SUFFIX:
         from trtplug.artefacts.file import save_file
 
@@ -90,8 +90,8 @@ def load(
             that is not registered here, or needs trust.
         ExecutorError, UnknownNameError: the executor cannot run here, or does not exist.
     """
-    target = _place(path)
-    kind, place = _kind(path), None if device is None else torch.device(device)
+    kind, target = _kind(path), _place(path)
+    place = None if device is None else torch.device(device)
     if kind in (_EXPORTED, _SCRIPT):
         if not trusted:
             raise ArtefactError(
@@ -122,6 +122,8 @@ def _kind(path: str | os.PathLike[str]) -> str:
     Raises:
         SettingsError: the suffix says something else.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise SettingsError(f"{path!r}: must be the path of a file or folder")
     text = os.fspath(path)
     suffix = Path(text).suffix
     if suffix in (_SUFFIX, _EXPORTED, _SCRIPT) and not os.path.isdir(text):

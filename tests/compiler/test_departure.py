@@ -140,3 +140,5 @@ def test_the_command(tmp_path, monkeypatch):
     assert "torch.ops.aten.sigmoid.default(t0)" in out.read_text()
     result = CliRunner().invoke(app, ["bisect", f"{tmp_path}/none.py:make"])
     assert "there is no file" in str(result.exception)
+    result = CliRunner().invoke(app, ["bisect", f"{file}:make", "-o", str(tmp_path / "nowhere" / "x.py")])
+    assert "there is no folder" in str(result.exception)

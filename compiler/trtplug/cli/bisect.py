@@ -31,6 +31,8 @@ def bisect(
     from trtplug.cli import example_args, make_model
     from trtplug.departure import find_departure
 
+    if not output.parent.is_dir():
+        raise TrtplugError(f"cannot write {output}: there is no folder {str(output.parent)!r}")
     made = make_model(model)
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
         raise TrtplugError(f"model {model!r}: bisect needs arguments to run it with; return (module, example_args)")

@@ -42,6 +42,7 @@ from trtplug_registry import (
     Reason,
     ReasonCode,
     Registry,
+    Selection,
 )
 
 _log = logging.getLogger(__name__)
@@ -170,6 +171,12 @@ class Compilation:
             return trace(model, args, kwargs, inputs=inputs, dynamic_shapes=dynamic_shapes)
 
     def lower(self, program: Program) -> Lowered:
+        graphs = (item.graph for item in program.exported.graph_module.modules() if isinstance(item, GraphModule))
+        nodes = (node for graph in graphs for node in graph.nodes)
+        for path in Selection(self.settings.torch_ops).unmet_paths(nodes):
+            warnings.warn(
+                f"torch_ops names {path!r}, which is no op or module of this model", UserWarning, stacklevel=4
+            )
         with self.stage("lower"), tracing_turn():
             return lower(program, self.registry, self.settings, strict=self.settings.strict_plugins)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch._ops import OpOverload, OpOverloadPacket
@@ -51,6 +51,11 @@ class Selection:
 
     def __bool__(self) -> bool:
         return bool(self.names)
+
+    def unmet_paths(self, nodes: Iterable[Node]) -> tuple[str, ...]:
+        """The module paths that none of some nodes came from."""
+        met = {name for node in nodes for name in self.matches(node)} if self._paths else set()
+        return tuple(name for name in self._paths if name not in met)
 
     def match(self, node: Node) -> str | None:
         """The first of the names that pick a node, or None."""

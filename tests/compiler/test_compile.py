@@ -374,3 +374,10 @@ def test_what_calls_write_to_is_no_constant_of_an_engine():
     assert {name for name, _ in engine.inputs} >= {"x", "b_count"}
     for _ in range(3):
         torch.testing.assert_close(compiled(torch.zeros(4)), twin(torch.zeros(4)))
+
+
+def test_a_path_that_names_nothing_is_said_so():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU())).eval()
+    for name in ("encoder.7", "aten.relv", "10"):
+        with pytest.warns(UserWarning, match=f"torch_ops names '{name}', which is no op or module of this model"):
+            trtplug.compile(model, (torch.ones(2, 4),), torch_ops=[name, "1", "1.0", "aten::gelu"])

@@ -145,8 +145,6 @@ def _offset(left: str, right: str) -> Relation:
                 call[name] = call[name]._replace(shape=tuple(max(1, size) for size in call[name].shape))
             if call["alpha"] != 1:  # alpha * product neither overflows nor is 0 * inf, which is 0 or nan as kernels go
                 call[name] = call[name]._replace(values=(1, 100))
-        if math.isinf(call["alpha"]) and not call[left].shape[-1]:
-            call["alpha"] = 1
 
     return Relation(f"self broadcastable to {left} @ {right}", ("self", left, right, "alpha"), None, arrange)
 
@@ -154,11 +152,16 @@ def _offset(left: str, right: str) -> Relation:
 def _affine(ctx: ConverterContext, offset: Any, left: Any, right: Any, beta: float, alpha: float) -> NetworkTensor:
     """beta * offset + alpha * left @ right, the offset not looked at where beta is 0.
 
-    Halves are widened where numbers take part, since eager rounds once.
+    Halves are widened where numbers take part, since eager rounds once. A product of nothing is 0, whatever alpha is.
     """
     dtype = ctx.dtype(left)
     wide = dtype if alpha == beta == 1 else torch.float32
-    result = _times(ctx, ctx.matmul(ctx.cast(left, wide), ctx.cast(right, wide)), alpha)
+    product = ctx.matmul(ctx.cast(left, wide), ctx.cast(right, wide))
+    result = _times(ctx, product, alpha)
+    terms = ctx.sizes(left)[-1]
+    if not math.isfinite(alpha) and (not isinstance(terms, int) or terms == 0):
+        empty = ctx.elementwise("EQUAL", ctx.size_tensor([terms]), 0)
+        result = ctx.select(empty, product, result)
     if beta != 0:
         result = ctx.elementwise("SUM", result, _times(ctx, ctx.cast(offset, wide), beta))
     return ctx.cast(result, dtype)

@@ -51,7 +51,7 @@ class Profile:
         )
 
 
-CI = Profile("ci", calls=10, values=2, dynamic_calls=4, points=2, builds=2, forced=4)
+CI = Profile("ci", calls=12, values=2, dynamic_calls=4, points=2, builds=2, forced=6)
 NIGHTLY = Profile(
     "nightly",
     calls=300,

@@ -165,10 +165,10 @@ CASES = {
 @pytest.fixture(scope="module")
 def server():
     script = Path(__file__).with_name("isolation_server.py")
-    process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield process
-    process.stdin.close()
-    process.wait(timeout=60)
+    with subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process  # leaving closes both pipes: the server then ends
 
 
 @pytest.fixture

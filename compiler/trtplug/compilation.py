@@ -21,7 +21,7 @@ from trtplug.cache import Finished, Found, Kept
 from trtplug.compiled import CompiledModule
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine, EngineModule
-from trtplug.errors import BuildError, ConversionError, op_name
+from trtplug.errors import BuildError, ConversionError, SettingsError, op_name
 from trtplug.executors import pick_executor
 from trtplug.logs import configure_log, log_report
 from trtplug.lowering import Lowered, lower
@@ -85,6 +85,10 @@ def compile(
             be in TensorRT raises only under ``on_failure="raise"``.
     """
     chosen = Settings.of(settings)
+    if chosen.weight_check != Settings.weight_check:
+        raise SettingsError(
+            "weight_check is for torch.compile: a compiled module keeps its weights until update_weights"
+        )
     assembled = registry if registry is not None else registry_for(chosen)
     PROCESS.decide(chosen.tf32)  # before anything makes a builder
     pick_executor(assembled, chosen.executor)  # a bad name costs nothing yet

@@ -13,6 +13,7 @@ from trtplug.errors import SettingsError
 from trtplug_registry import Selection, unknown_name
 
 ON_FAILURE = ("fallback", "raise")
+WEIGHT_CHECKS = ("auto", "version", "data")
 PRECISIONS = ("keep", "float16", "bfloat16", "float32")
 
 
@@ -43,6 +44,9 @@ class Settings:
         precision_include: the same, for what is computed in `precision` although it is range-sensitive.
         cache_dir: a folder where finished engines are kept, and found again by all that they were made of, or None.
         cache_bytes: most bytes that the entries of `cache_dir` may have; those not used for longest go first.
+        weight_check: how ``torch.compile`` notices, at each call, that a parameter is no longer what was compiled: by its
+            identity, address and version (``"version"``), and by sums over its data too (``"data"``), which also tell
+            writes through ``parameter.data``; ``"auto"`` is the second on the CPU and the first on a GPU.
         verify: run the graph after every lowering pass and compare; names the first pass that changes a result.
         dump_graphs: a folder where the graph is written after every lowering pass that changes it, or "".
     """
@@ -63,6 +67,7 @@ class Settings:
     precision_include: tuple[str, ...] = ()
     cache_dir: str | None = None
     cache_bytes: int = 10 * 2**30
+    weight_check: str = "auto"
     verify: bool = False
     dump_graphs: str = ""
 
@@ -89,6 +94,8 @@ class Settings:
             raise SettingsError(f"min_block_size={self.min_block_size}: must be at least 1")
         if self.on_failure not in ON_FAILURE:
             raise SettingsError(f"on_failure={self.on_failure!r}: must be one of {', '.join(ON_FAILURE)}")
+        if self.weight_check not in WEIGHT_CHECKS:
+            raise SettingsError(f"weight_check={self.weight_check!r}: must be one of {', '.join(WEIGHT_CHECKS)}")
         if self.cache_bytes <= 0:
             raise SettingsError(f"cache_bytes={self.cache_bytes}: must be positive")
         if self.workspace_bytes is not None and self.workspace_bytes <= 0:

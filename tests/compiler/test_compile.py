@@ -381,3 +381,8 @@ def test_a_path_that_names_nothing_is_said_so():
     for name in ("encoder.7", "aten.relv", "10"):
         with pytest.warns(UserWarning, match=f"torch_ops names '{name}', which is no op or module of this model"):
             trtplug.compile(model, (torch.ones(2, 4),), torch_ops=[name, "1", "1.0", "aten::gelu"])
+
+
+def test_a_weight_check_is_for_torch_compile_only():
+    with pytest.raises(trtplug.SettingsError, match=r"weight_check is for torch\.compile"):
+        trtplug.compile(torch.nn.Linear(2, 2).eval(), (torch.randn(3, 2),), weight_check="data")

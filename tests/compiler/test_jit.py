@@ -114,6 +114,40 @@ def test_writes_that_torch_does_not_count_are_noticed_on_the_cpu(dtype):
     assert (weight._version, bias._version) == before
 
 
+@pytest.mark.parametrize(("check", "noticed"), [("auto", True), ("data", True), ("version", False)])
+def test_what_weight_check_says_is_checked(check, noticed):
+    eager = model()
+    fast = torch.compile(eager, backend="trtplug", options={**SMALL, "weight_check": check})
+    x = torch.randn(3, 4)
+
+    def built_again() -> bool:
+        before = trtplug.reports(fast)
+        fast(x)
+        return trtplug.reports(fast)[0] is not before[0]
+
+    fast(x)
+    assert not built_again()
+    eager[0].weight.data.mul_(-2)
+    assert built_again() is noticed
+    eager[0].weight.mul_(-2)
+    assert built_again()
+    torch.testing.assert_close(fast(x), eager(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_writes_that_torch_does_not_count_are_noticed_on_a_gpu(dtype):
+    eager = model().to("cuda", dtype)
+    fast = torch.compile(eager, backend="trtplug", options={**SMALL, "weight_check": "data"})
+    x = torch.randn(3, 4, dtype=dtype, device="cuda")
+    fast(x)
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype is torch.float32 else {"rtol": 3e-2, "atol": 3e-3}  # roundings
+    for write in (lambda: eager[3].weight.data.view(-1)[5].add_(1), lambda: eager[3].bias.data[2:].zero_()):
+        write()
+        torch.testing.assert_close(fast(x), eager(x), **tolerance)
+
+
 def test_a_parameter_replaced_at_the_same_address_is_noticed():
     eager = model()
     fast = compiled(eager)

@@ -100,8 +100,8 @@ class Graph:
             return self._built
 
     def _build(self, inputs: Sequence[Any]) -> _Built:
-        stamps = Stamps(self._frozen, inputs)
         session, lifted = self._session, self._lift(inputs)
+        stamps = Stamps(self._frozen, inputs, session.settings.weight_check)
         run = Compilation(session.settings, session.registry, None, self._kept)
         strict = session.settings.strict_plugins
         with run.stage("lower"), tracing_turn():

@@ -28,21 +28,25 @@ def is_state(node: fx.Node, value: Any) -> bool:
 
 
 class Stamps:
-    """The identity, address and version of some of a graph's inputs, at the time it was compiled; on the CPU sums too.
+    """The identity, address and version of some of a graph's inputs, at the time it was compiled, and sums over their data.
 
-    Writes that Torch does not count (through ``tensor.data``, or another library over the same memory) are told by sums
-    over the data. On a GPU that would cost as much as the engine, and wait for it: there such writes leave no trace.
+    Writes that Torch does not count (through ``tensor.data``, or another library over the same memory) are told by the
+    sums alone. `check` says where those are taken: ``"auto"`` on the CPU, ``"data"`` on every device, ``"version"``
+    nowhere. On a GPU each call then reads all weights once, and waits for that.
     """
 
-    def __init__(self, places: Sequence[int], inputs: Sequence[Any]) -> None:
+    def __init__(self, places: Sequence[int], inputs: Sequence[Any], check: str = "auto") -> None:
         # A view of each keeps its memory from being handed out again: an address then tells tensors apart.
         self._memory: list[torch.Tensor] = [inputs[place].detach() for place in places]
         self._stamps = [
             (place, weakref.ref(inputs[place]), memory.data_ptr(), inputs[place]._version)
             for place, memory in zip(places, self._memory)
         ]
-        self._summed = [memory for memory in self._memory if _summable(memory)]
-        self._sums = _sums(self._summed)
+        self._summed: dict[torch.device, list[torch.Tensor]] = {}
+        for memory in self._memory:
+            if _summable(memory, check):
+                self._summed.setdefault(memory.device, []).append(memory)
+        self._sums = self._sum()
 
     def hold(self, inputs: Sequence[Any]) -> bool:
         """Whether none of the tensors was replaced or written to."""
@@ -50,14 +54,18 @@ class Stamps:
             tensor = inputs[place]
             if tensor._version != version or tensor.data_ptr() != address or tensor is not known():
                 return False
-        return not self._summed or self._sums == _sums(self._summed)
+        return all(torch.equal(before, now) for before, now in zip(self._sums, self._sum()))
+
+    def _sum(self) -> list[torch.Tensor]:
+        return [_sums(tensors) for tensors in self._summed.values()]
 
 
-def _summable(tensor: torch.Tensor) -> bool:
-    return tensor.device.type == "cpu" and tensor.layout is torch.strided and tensor.numel() > 0
+def _summable(tensor: torch.Tensor, check: str) -> bool:
+    wanted = check == "data" or (check == "auto" and tensor.device.type == "cpu")
+    return wanted and tensor.layout is torch.strided and tensor.numel() > 0
 
 
-def _sums(tensors: Sequence[torch.Tensor]) -> list[int]:
+def _sums(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Of each tensor: over its 8-byte words, over every other one (for their order), and over the bytes left."""
     found: list[torch.Tensor] = []
     for tensor in tensors:
@@ -67,4 +75,4 @@ def _sums(tensors: Sequence[torch.Tensor]) -> list[int]:
         count = data.numel() // 8 * 8
         words = data[:count].view(torch.int64)
         found += [words.sum(), words[::2].sum(), data[count:].sum()]
-    return torch.stack(found).tolist() if found else []
+    return torch.stack(found)

@@ -44,9 +44,9 @@ class Settings:
         precision_include: the same, for what is computed in `precision` although it is range-sensitive.
         cache_dir: a folder where finished engines are kept, and found again by all that they were made of, or None.
         cache_bytes: most bytes that the entries of `cache_dir` may have; those not used for longest go first.
-        weight_check: how ``torch.compile`` notices, at each call, that a parameter is no longer what was compiled: by its
-            identity, address and version (``"version"``), and by sums over its data too (``"data"``), which also tell
-            writes through ``parameter.data``; ``"auto"`` is the second on the CPU and the first on a GPU.
+        weight_check: how ``torch.compile`` notices, at each call, that a parameter is no longer what was compiled: by
+            its identity, address and version (``"version"``), and by sums over its data too (``"data"``), which tell
+            writes through ``parameter.data`` as well. ``"auto"`` is the second on the CPU, the first on a GPU.
         verify: run the graph after every lowering pass and compare; names the first pass that changes a result.
         dump_graphs: a folder where the graph is written after every lowering pass that changes it, or "".
     """

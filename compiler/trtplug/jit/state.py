@@ -28,7 +28,7 @@ def is_state(node: fx.Node, value: Any) -> bool:
 
 
 class Stamps:
-    """The identity, address and version of some of a graph's inputs, at the time it was compiled, and sums over their data.
+    """Identity, address and version of some of a graph's inputs, when it was compiled, and sums over their data.
 
     Writes that Torch does not count (through ``tensor.data``, or another library over the same memory) are told by the
     sums alone. `check` says where those are taken: ``"auto"`` on the CPU, ``"data"`` on every device, ``"version"``

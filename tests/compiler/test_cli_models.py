@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from trtplug.cli import app, load_model
+import trtplug
+from trtplug.cli import OF_BUILDS, app, load_model
 from trtplug_registry import TrtplugError
 
 MODELS = """
@@ -71,3 +74,25 @@ def test_a_page_that_cannot_be_written(models, command):
     result = CliRunner().invoke(app, [command, f"{models}:make", "--html", "nowhere/at/all.html"])
     assert isinstance(result.exception, TrtplugError)
     assert str(result.exception) == "cannot write nowhere/at/all.html: No such file or directory"
+
+
+@pytest.mark.parametrize("command", ["compile", "explain"])
+def test_every_setting_is_an_option(command):
+    found = {option.name: option for option in get_command(app).commands[command].params}
+    for field in dataclasses.fields(trtplug.Settings):
+        building = field.name in OF_BUILDS and command == "explain"
+        assert (field.name in found) != (building or field.name == "weight_check")
+        assert field.name not in found or len(found[field.name].help) > 20
+
+
+def test_settings_are_handed_on(models, tmp_path):
+    options = ["--executor", "reference", "--on-failure", "raise", "--torch-op", "aten::tanh"]
+    options += ["--min-block-size", "1", "--cache-dir", str(tmp_path / "kept")]
+    command = ["compile", f"{models}:make", *options, "--json"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["executor"] == "reference"
+    assert list((tmp_path / "kept").iterdir())
+    refused = CliRunner().invoke(app, [*command, "--precision", "float7"])
+    assert isinstance(refused.exception, trtplug.SettingsError)

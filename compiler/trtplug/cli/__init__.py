@@ -13,6 +13,7 @@ import typer
 
 from trtplug.cli.bisect import bisect
 from trtplug.cli.coverage import coverage
+from trtplug.cli.options import with_settings
 from trtplug_registry import TrtplugError
 
 app = typer.Typer(
@@ -27,77 +28,34 @@ Model = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Html = Annotated[Path | None, typer.Option("--html", help="Also write the report as one self-contained page.")]
-MinBlockSize = Annotated[int, typer.Option(help="Blocks with fewer compute nodes stay in Torch.")]
-TorchOps = Annotated[list[str] | None, typer.Option("--torch-op", help="An op or module path that stays in Torch.")]
-Block = Annotated[list[str] | None, typer.Option("--block", help="A plugin that is not even imported.")]
-Prefer = Annotated[list[str] | None, typer.Option("--prefer", help="A plugin whose converters come first.")]
-Precision = Annotated[str, typer.Option(help="What floats are computed in: keep, float16, bfloat16 or float32.")]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option("--precision-exclude", help="An op, module path or re:REGEX that --precision spares."),
-]
-Include = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--precision-include", help="The same, for what is to have --precision although it is range-sensitive."
-    ),
-]
 Nodes = Annotated[bool, typer.Option("--nodes", help="Also print every node with its dtype.")]
-
 Passes = Annotated[
     bool, typer.Option("--passes", help="Also print the lowering passes and what became of the exported calls.")
 ]
-DisablePass = Annotated[
-    list[str] | None, typer.Option("--disable-pass", help="A lowering pass (plugin:name) that does not run.")
-]
-PassOrder = Annotated[
-    list[str] | None, typer.Option("--pass-order", help="'a:x < b:y': the first pass runs before the second.")
-]
-DumpGraphs = Annotated[
-    Path | None,
-    typer.Option("--dump-graphs", help="A folder for the graph after every lowering pass that changes it."),
-]
-Verify = Annotated[
-    bool, typer.Option("--verify", help="Compare numbers after every lowering pass; name the first that is wrong.")
-]
 
-CacheDir = Annotated[
-    Path | None, typer.Option("--cache-dir", help="A folder where finished engines are kept and found again.")
-]
+OF_BUILDS = ("executor", "on_failure", "tf32", "workspace_bytes", "cache_dir", "cache_bytes")
+"""Settings that change nothing where nothing is built."""
 
 
 @app.command()
+@with_settings(without=["weight_check"])
 def compile(
     model: Model,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .trtp, .pt2 or .ts file, or a folder for bare engines.")
     ] = None,
-    min_block_size: MinBlockSize = 3,
-    torch_op: TorchOps = None,
-    block: Block = None,
-    prefer: Prefer = None,
-    precision: Precision = "keep",
-    precision_exclude: Exclude = None,
-    precision_include: Include = None,
     nodes: Nodes = False,
     passes: Passes = False,
-    disable_pass: DisablePass = None,
-    pass_order: PassOrder = None,
-    dump_graphs: DumpGraphs = None,
-    verify: Verify = False,
-    cache_dir: CacheDir = None,
     json: AsJson = False,
     html: Html = None,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Compile a model into TensorRT engines; show the partition and why the rest stays in Torch."""
     import trtplug
     from trtplug.progress import build_progress
 
     program = load_model(model)
-    settings = _settings(min_block_size, torch_op, block, prefer)
-    settings |= _precision(precision, precision_exclude, precision_include)
-    settings |= _lowering(disable_pass, pass_order, dump_graphs, verify)
-    settings["cache_dir"] = cache_dir
     with build_progress(enabled=not json and sys.stderr.isatty()) as progress:
         compiled = trtplug.compile(program, progress=progress, **settings)
     _show(compiled.report, json, html, nodes, passes)
@@ -107,30 +65,19 @@ def compile(
 
 
 @app.command()
+@with_settings(without=["weight_check", *OF_BUILDS])
 def explain(
     model: Model,
-    min_block_size: MinBlockSize = 3,
-    torch_op: TorchOps = None,
-    block: Block = None,
-    prefer: Prefer = None,
-    precision: Precision = "keep",
-    precision_exclude: Exclude = None,
-    precision_include: Include = None,
     nodes: Nodes = False,
     passes: Passes = False,
-    disable_pass: DisablePass = None,
-    pass_order: PassOrder = None,
-    dump_graphs: DumpGraphs = None,
-    verify: Verify = False,
     json: AsJson = False,
     html: Html = None,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Show what `compile` would put into TensorRT, and why not the rest. Builds nothing."""
     import trtplug
 
-    settings = _settings(min_block_size, torch_op, block, prefer)
-    settings |= _precision(precision, precision_exclude, precision_include)
-    settings |= _lowering(disable_pass, pass_order, dump_graphs, verify)
     _show(trtplug.explain(load_model(model), **settings), json, html, nodes, passes)
 
 
@@ -265,20 +212,6 @@ def _file_of(name: str, path: str) -> Path:
     if not file.is_file():
         raise TrtplugError(f"model {name!r}: there is no file {path!r}; name a .pt2 file or FILE.py:FUNCTION")
     return file
-
-
-def _settings(size: int, torch_op: list[str] | None, block: list[str] | None, prefer: list[str] | None) -> Any:
-    given = {"min_block_size": size, "torch_ops": torch_op, "block": block, "prefer": prefer}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _precision(precision: str, exclude: list[str] | None, include: list[str] | None) -> Any:
-    return {"precision": precision, "precision_exclude": exclude or (), "precision_include": include or ()}
-
-
-def _lowering(disable: list[str] | None, order: list[str] | None, dump: Path | None, verify: bool) -> Any:
-    folder = {} if dump is None else {"dump_graphs": dump}
-    return {"disable_passes": disable or (), "pass_order": order or (), "verify": verify, **folder}
 
 
 def _show(report: Any, json: bool, html: Path | None, nodes: bool, passes: bool) -> None:

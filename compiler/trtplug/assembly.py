@@ -19,6 +19,7 @@ def registry(
     torch_ops: Sequence[str] | None = None,
     strict_plugins: bool | None = None,
     disable_passes: Sequence[str] = (),
+    enable_passes: Sequence[str] = (),
     pass_order: Sequence[str] = (),
 ) -> Registry:
     """Assembles a registry from every installed plugin. What is None is taken from the environment, and then from
@@ -30,7 +31,8 @@ def registry(
         torch_ops: ops and module paths that stay in Torch.
         strict_plugins: raise where a plugin would be disabled with a warning.
         disable_passes: ids (``"plugin:name"``) of lowering passes that do not run.
-        pass_order: ``"plugin:one < other:two"``: the first runs before the second, whatever they say themselves.
+        enable_passes: ids of those that run although a plugin disables them.
+        pass_order: ``"plugin:one < other:two"``: the first runs before the second, whatever anybody else says.
 
     Raises:
         UnknownNameError: a name does not exist.
@@ -39,7 +41,8 @@ def registry(
     """
     given = {"prefer": prefer, "block": block, "torch_ops": torch_ops, "strict_plugins": strict_plugins}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return registry_for(Settings.of({**options, "disable_passes": disable_passes, "pass_order": pass_order}))
+    passes = {"disable_passes": disable_passes, "enable_passes": enable_passes, "pass_order": pass_order}
+    return registry_for(Settings.of({**options, **passes}))
 
 
 def registry_for(settings: Settings) -> Registry:
@@ -48,13 +51,16 @@ def registry_for(settings: Settings) -> Registry:
     try:
         with tracing_turn():  # plugins are imported, which may warn
             manager.load_entry_points()
-            manager.settle_passes(disable=settings.disable_passes, order=settings.pass_order)
+            manager.settle_passes(
+                disable=settings.disable_passes, enable=settings.enable_passes, order=settings.pass_order
+            )
         return Registry(
             manager.plugins,
             prefer=settings.prefer,
             exclude=settings.torch_ops,
             capabilities=capabilities(),
             disable_passes=settings.disable_passes,
+            enable_passes=settings.enable_passes,
             pass_order=settings.pass_order,
             blocked=manager.blocked,
         )

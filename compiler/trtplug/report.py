@@ -10,7 +10,7 @@ from typing import Any
 
 from trtplug.insight.picture import Crossing, Unit
 from trtplug.insight.suggestions import Suggestion
-from trtplug_registry import Reason
+from trtplug_registry import Reason, Ruling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,8 @@ class CompilationReport:
         crossings: the tensors that go from one unit to another.
         suggestions: what would bring more nodes into TensorRT, the most gain first; asked for in a dry run only.
         originals: every call of the exported graph, and what lowering made of it.
+        pass_rulings: what plugins and settings decided about the lowering passes: who disables, enables or orders
+            which, why, and what overrules that.
     """
 
     nodes: tuple[NodeRecord, ...]
@@ -114,6 +116,7 @@ class CompilationReport:
     crossings: tuple[Crossing, ...] = ()
     suggestions: tuple[Suggestion, ...] = ()
     originals: tuple[OriginalRecord, ...] = ()
+    pass_rulings: tuple[Ruling, ...] = ()
 
     @property
     def torch_ops(self) -> tuple[NodeRecord, ...]:
@@ -154,6 +157,7 @@ class CompilationReport:
             "crossings": [dataclasses.asdict(crossing) for crossing in self.crossings],
             "suggestions": [{**dataclasses.asdict(item), "gain": item.gain} for item in self.suggestions],
             "originals": [dataclasses.asdict(original) for original in self.originals],
+            "pass_rulings": [{**dataclasses.asdict(item), "text": str(item)} for item in self.pass_rulings],
         }
 
     def to_json(self, indent: int | None = 2) -> str:

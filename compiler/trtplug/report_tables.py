@@ -36,6 +36,8 @@ def render(report: CompilationReport, console: Console, nodes: bool = False, pas
         console.print(_nodes(report))
     if passes:
         console.print(_passes(report))
+        for ruling in report.pass_rulings:
+            console.print(escape(str(ruling)), highlight=False)
         console.print(_originals(report))
     if report.stages:
         seconds = "   ".join(f"{stage} {spent:.2f}" for stage, spent in report.stages.items())

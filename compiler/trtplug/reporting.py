@@ -89,6 +89,7 @@ def make_report(
         crossings,
         ideas,
         tuple(OriginalRecord(name, fate.op, fate.kind, fate.by, fate.nodes) for name, fate in lowered.history.items()),
+        facts.registry.pass_rulings,
     )
 
 

@@ -36,7 +36,8 @@ class Settings:
         strict_plugins: raise where a plugin would be disabled, refused for a conflict or a domain that cannot be asked,
             or its converter or pass fails, each of which otherwise costs a warning.
         disable_passes: ids of lowering passes that do not run (``"trtplug-passes:no-ops"``).
-        pass_order: ``"a:x < b:y"``: the lowering pass ``a:x`` runs before ``b:y``, whatever they say themselves.
+        enable_passes: ids of lowering passes that run although a plugin disables them.
+        pass_order: ``"a:x < b:y"``: the lowering pass ``a:x`` runs before ``b:y``, whatever anybody else says.
         precision: what floats are computed in: ``"float16"``, ``"bfloat16"``, ``"float32"`` (double-precision models
             too), or ``"keep"`` (None) for the model's own dtypes. Inputs and outputs keep theirs, and range-sensitive
             ops are computed in float32.
@@ -61,6 +62,7 @@ class Settings:
     workspace_bytes: int | None = None
     strict_plugins: bool = False
     disable_passes: tuple[str, ...] = ()
+    enable_passes: tuple[str, ...] = ()
     pass_order: tuple[str, ...] = ()
     precision: str = "keep"
     precision_exclude: tuple[str, ...] = ()

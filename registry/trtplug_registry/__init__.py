@@ -22,8 +22,17 @@ from trtplug_registry.executor import Engine, Executor
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
 from trtplug_registry.nature import nature
-from trtplug_registry.passes import PHASES, LoweringPass, applied, decline, lowering_pass, take_notes
-from trtplug_registry.pipeline import order_passes
+from trtplug_registry.passes import (
+    PHASES,
+    DisablePass,
+    LoweringPass,
+    OrderPasses,
+    applied,
+    decline,
+    lowering_pass,
+    take_notes,
+)
+from trtplug_registry.pipeline import Pipeline, Ruling, arrange_passes, order_passes
 from trtplug_registry.plugins import Plugin, PluginManager
 from trtplug_registry.registry import Candidate, Capabilities, Explanation, Registry
 from trtplug_registry.relations import (
@@ -81,6 +90,7 @@ __all__ = [
     "Converter",
     "ConverterContext",
     "DeclarationError",
+    "DisablePass",
     "Domain",
     "Either",
     "Engine",
@@ -97,8 +107,10 @@ __all__ = [
     "Only",
     "Operand",
     "Optional",
+    "OrderPasses",
     "OutputsUsed",
     "PassOrderError",
+    "Pipeline",
     "Plugin",
     "PluginError",
     "PluginManager",
@@ -109,6 +121,7 @@ __all__ = [
     "Relation",
     "Restriction",
     "RewriteRule",
+    "Ruling",
     "Selection",
     "Size",
     "Spec",
@@ -123,6 +136,7 @@ __all__ = [
     "UnknownNameError",
     "Unsupported",
     "applied",
+    "arrange_passes",
     "broadcastable",
     "converter",
     "converter_table",

@@ -15,7 +15,7 @@ from torch._ops import OpOverload
 from trtplug_registry.converter import Converter
 from trtplug_registry.examples import Example
 from trtplug_registry.executor import Executor
-from trtplug_registry.passes import LoweringPass
+from trtplug_registry.passes import DisablePass, LoweringPass, OrderPasses
 
 GROUP = "trtplug"
 CONTRACT = 1
@@ -31,8 +31,8 @@ def trtplug_converters() -> Iterable[Converter]:  # type: ignore[empty-body]  # 
 
 
 @hookspec
-def trtplug_lowering_passes() -> Iterable[LoweringPass]:  # type: ignore[empty-body]  # a specification has no body
-    """Lowering passes, made with `lowering_pass`."""
+def trtplug_lowering_passes() -> Iterable[LoweringPass | DisablePass | OrderPasses]:  # type: ignore[empty-body]  # ditto
+    """Lowering passes, made with `lowering_pass` or `rule_pass`; and what is to happen to other plugins' passes."""
 
 
 @hookspec

@@ -92,6 +92,56 @@ def lowering_pass(
     return make
 
 
+@dataclasses.dataclass(frozen=True)
+class DisablePass:
+    """Says that a pass of another plugin does not run. Returned from ``trtplug_lowering_passes()`` beside passes.
+
+    Attributes:
+        id: of the pass, ``plugin:name``.
+        because: why, for the report and the listing of plugins.
+        plugin: whose word it is; set by the registry.
+
+    Raises:
+        DeclarationError: no reason, or an id without a plugin: a pass of its own, a plugin leaves out.
+    """
+
+    id: str
+    because: str
+    plugin: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.because:
+            raise DeclarationError(f"DisablePass({self.id!r}): because= must say why")
+        if ":" not in self.id or self.id.partition(":")[0] == self.plugin:
+            raise DeclarationError(
+                f"DisablePass({self.id!r}): name a pass of another plugin, plugin:name; one of your own, leave out"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class OrderPasses:
+    """Says that a pass runs before another of its phase, whatever they say themselves. Returned like `DisablePass`.
+
+    Attributes:
+        first, second: ids, ``plugin:name``, or the bare name of a pass of the same plugin.
+        because, plugin: as for `DisablePass`.
+
+    Raises:
+        DeclarationError: no reason, or one pass twice.
+    """
+
+    first: str
+    second: str
+    because: str
+    plugin: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.because:
+            raise DeclarationError(f"OrderPasses({self.first!r}, {self.second!r}): because= must say why")
+        if self.first == self.second:
+            raise DeclarationError(f"OrderPasses({self.first!r}, {self.second!r}): a pass cannot run before itself")
+
+
 def _is_not_a_setting(parameter: inspect.Parameter | None) -> bool:
     return parameter is not None and (
         parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty

@@ -20,7 +20,7 @@ from trtplug_registry.errors import PassOrderError, PluginError, PluginWarning, 
 from trtplug_registry.examples import Example
 from trtplug_registry.executor import Executor
 from trtplug_registry.hookspecs import CONTRACT, GROUP
-from trtplug_registry.passes import LoweringPass
+from trtplug_registry.passes import DisablePass, LoweringPass, OrderPasses
 from trtplug_registry.pipeline import order_passes
 
 DISTRIBUTION = "trtplug"
@@ -47,6 +47,7 @@ class Plugin:
     contract: Any = None
     converters: tuple[Converter, ...] = ()
     passes: tuple[LoweringPass, ...] = ()
+    pass_choices: tuple[DisablePass | OrderPasses, ...] = ()
     decompositions: Mapping[OpOverload, Callable[..., Any]] = dataclasses.field(default_factory=dict)
     executors: tuple[Executor, ...] = ()
     examples: tuple[Example, ...] = ()
@@ -115,30 +116,41 @@ class PluginManager:
         for name in self.block - self.names if not only else ():
             raise unknown_name("plugin", name, self.names)
 
-    def settle_passes(self, *, disable: Sequence[str] = (), order: Sequence[str] = ()) -> None:
+    def settle_passes(
+        self, *, disable: Sequence[str] = (), enable: Sequence[str] = (), order: Sequence[str] = ()
+    ) -> None:
         """Disables the fewest third parties whose passes cannot be ordered with the rest.
 
         Args:
-            disable, order: what the user says of the passes, as for `order_passes`.
+            disable, enable, order: what the user says of the passes, as for `arrange_passes`.
 
         Raises:
             PluginError: in strict mode.
         """
-        why = self._disorder((), disable, order)
-        third = [name for name, plugin in sorted(self._plugins.items()) if plugin.passes and not plugin.built_in]
+        said = {"disable": disable, "enable": enable, "order": order}
+        why = self._disorder((), said)
+        third = [
+            name
+            for name, plugin in sorted(self._plugins.items())
+            if (plugin.passes or plugin.pass_choices) and not plugin.built_in
+        ]
         for count in range(1, len(third) + 1) if why else ():
             for culprits in itertools.combinations(third, count):
-                if not self._disorder(culprits, disable, order):
+                if not self._disorder(culprits, said):
                     for name in culprits:
                         self._disable(name, _identity(self._plugins[name]), why)
                     return
 
-    def _disorder(self, without: Collection[str], disable: Sequence[str], order: Sequence[str]) -> str:
+    def _disorder(self, without: Collection[str], said: Mapping[str, Sequence[str]]) -> str:
         """Why the passes cannot be ordered without these plugins, or ""."""
-        absent = {*without, *self._blocked, *(name for name, plugin in self._plugins.items() if plugin.error)}
-        passes = [item for name, plugin in self._plugins.items() if name not in absent for item in plugin.passes]
+        absent = {*self._blocked, *(name for name, plugin in self._plugins.items() if plugin.error)}
+        present = [plugin for name, plugin in self._plugins.items() if name not in {*absent, *without}]
+        # what a culprit brought is moot; what it never had is the fault of who names it
+        absent |= {item.id for name in without for item in self._plugins[name].passes}
+        passes = [item for plugin in present for item in plugin.passes]
+        choices = [item for plugin in present for item in plugin.pass_choices]
         try:
-            order_passes(passes, disable=disable, order=order, absent=absent)
+            order_passes(passes, choices=choices, **said, absent=absent)
         except PassOrderError as error:
             return str(error)
         return ""
@@ -226,7 +238,10 @@ def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
     stamp = {"plugin": name}
     converters = _declared(hook.trtplug_converters(), Converter, "trtplug_converters")
     _check_converters(converters)
-    passes = _declared(hook.trtplug_lowering_passes(), LoweringPass, "trtplug_lowering_passes")
+    brought = _declared(
+        hook.trtplug_lowering_passes(), (LoweringPass, DisablePass, OrderPasses), "trtplug_lowering_passes"
+    )
+    passes = [item for item in brought if isinstance(item, LoweringPass)]
     executors = _declared(hook.trtplug_executors(), Executor, "trtplug_executors")
     for kind, names in (("lowering passes", [p.name for p in passes]), ("executors", [e.name for e in executors])):
         for twice in sorted({name for name in names if names.count(name) > 1}):
@@ -243,6 +258,7 @@ def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
     return {
         "converters": tuple(dataclasses.replace(item, **stamp, built_in=built_in) for item in converters),
         "passes": tuple(_stamped(item, name) for item in passes),
+        "pass_choices": tuple(_stamped_choice(item, name) for item in brought if not isinstance(item, LoweringPass)),
         "executors": tuple(dataclasses.replace(item, **stamp) for item in executors),
         "examples": tuple(dataclasses.replace(item, **stamp) for item in examples),
         "decompositions": types.MappingProxyType(decompositions),
@@ -253,7 +269,7 @@ def _stamped(item: LoweringPass, plugin: str) -> LoweringPass:
     """The pass with its owner; anchors without a plugin mean the same plugin."""
 
     def whole(anchors: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(anchor if ":" in anchor else f"{plugin}:{anchor}" for anchor in anchors)
+        return tuple(_whole(anchor, plugin) for anchor in anchors)
 
     (replaces,) = whole((item.replaces,)) if item.replaces else ("",)
     return dataclasses.replace(
@@ -261,7 +277,19 @@ def _stamped(item: LoweringPass, plugin: str) -> LoweringPass:
     )
 
 
-def _declared(results: Iterable[Any], kind: type, hook: str) -> list[Any]:
+def _stamped_choice(item: DisablePass | OrderPasses, plugin: str) -> DisablePass | OrderPasses:
+    if isinstance(item, DisablePass):
+        return dataclasses.replace(item, plugin=plugin)
+    return dataclasses.replace(
+        item, plugin=plugin, first=_whole(item.first, plugin), second=_whole(item.second, plugin)
+    )
+
+
+def _whole(anchor: str, plugin: str) -> str:
+    return anchor if ":" in anchor else f"{plugin}:{anchor}"
+
+
+def _declared(results: Iterable[Any], kind: type | tuple[type, ...], hook: str) -> list[Any]:
     """The declared values that a hook returned; tables (tuples of them) are flattened."""
     found: list[Any] = []
     for result in results:
@@ -269,7 +297,8 @@ def _declared(results: Iterable[Any], kind: type, hook: str) -> list[Any]:
             group = item if isinstance(item, tuple | list) else (item,)
             for value in group:
                 if not isinstance(value, kind):
-                    raise PluginError(f"{hook}() returned {value!r}, which is not a {kind.__name__}")
+                    wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+                    raise PluginError(f"{hook}() returned {value!r}, which is not a {wanted}")
                 found.append(value)
     return found
 

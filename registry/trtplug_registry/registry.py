@@ -19,7 +19,7 @@ from trtplug_registry.facts import Opaque, SymbolicSize, describe_node, describe
 from trtplug_registry.fingerprint import fingerprint
 from trtplug_registry.nature import nature
 from trtplug_registry.passes import LoweringPass
-from trtplug_registry.pipeline import order_passes
+from trtplug_registry.pipeline import Ruling, arrange_passes
 from trtplug_registry.plugins import Plugin
 from trtplug_registry.relations import tensors_in
 from trtplug_registry.selection import Selection
@@ -64,7 +64,8 @@ class Registry:
         exclude: ops and module paths that stay in Torch, named as `Selection` has it.
         capabilities: the TensorRT at hand; None means that every name that a converter `needs` is there.
         disable_passes: ids of lowering passes that do not run.
-        pass_order: ``"a:x < b:y"``: the pass ``a:x`` runs before ``b:y``, whatever they say themselves.
+        enable_passes: ids of those that run although a plugin disables them.
+        pass_order: ``"a:x < b:y"``: the pass ``a:x`` runs before ``b:y``, whatever anybody else says.
         blocked: names of plugins that exist and are not among `plugins`; to name one of their passes is moot.
 
     Raises:
@@ -80,6 +81,7 @@ class Registry:
         exclude: Sequence[str] = (),
         capabilities: Capabilities | None = None,
         disable_passes: Sequence[str] = (),
+        enable_passes: Sequence[str] = (),
         pass_order: Sequence[str] = (),
         blocked: Iterable[str] = (),
     ) -> None:
@@ -96,16 +98,21 @@ class Registry:
             "exclude": self.exclude,
             "capabilities": capabilities,
             "disable_passes": tuple(disable_passes),
+            "enable_passes": tuple(enable_passes),
             "pass_order": tuple(pass_order),
             "blocked": tuple(blocked),
         }
         self.converters = tuple(sorted((c for p in self.plugins for c in p.converters), key=self._rank))
-        self.passes: tuple[LoweringPass, ...] = order_passes(
+        pipeline = arrange_passes(
             (item for plugin in self.plugins for item in plugin.passes),
+            choices=(item for plugin in self.plugins for item in plugin.pass_choices),
             disable=disable_passes,
+            enable=enable_passes,
             order=pass_order,
             absent={*self._choices["blocked"], *(plugin.name for plugin in self.plugins if plugin.error)},
         )
+        self.passes: tuple[LoweringPass, ...] = pipeline.passes
+        self.pass_rulings: tuple[Ruling, ...] = pipeline.rulings
         self.decompositions = self._gather_decompositions()
         self.executors = tuple(
             sorted((e for p in self.plugins for e in p.executors), key=lambda e: (-e.priority, e.plugin, e.name))

@@ -15,7 +15,7 @@ from trtplug_registry import Plugin
 
 PLUGIN = """
 import torch
-from trtplug_registry import FLOATS, Domain, Tensor, converter, lowering_pass
+from trtplug_registry import FLOATS, DisablePass, Domain, Tensor, converter, lowering_pass
 trtplug_contract = 1
 
 @converter(torch.ops.aten.relu.default, Domain(self=Tensor({dtypes})){more})
@@ -30,7 +30,7 @@ def trtplug_converters():
     return [relu]
 
 def trtplug_lowering_passes():
-    return [tidy] if {passes} else []
+    return [tidy, DisablePass("trtplug-passes:gelu", because="it has one")] if {passes} else []
 """
 
 
@@ -80,10 +80,12 @@ def test_plugins_say_what_they_bring_and_whom_they_override(install, monkeypatch
     (under,) = found["trtplug-converters"]["overridden_by"]
     assert (under["op"], under["by"]) == ("aten::relu", "one-ops:aten::relu")
     assert one["replaces"] == [{"pass": "trtplug-passes:dead-code", "by": "one-ops:tidy"}]
+    assert one["pass_rulings"] == ["trtplug-passes:gelu does not run, says one-ops, because it has one"]
     assert found["trtplug-tensorrt"]["state"] == "blocked"
     text = run("plugins")
     assert "aten::relu: asked before trtplug-converters:aten::relu (in part)" in text
     assert "the pass one-ops:tidy runs in the place of trtplug-passes:dead-code" in text
+    assert one["pass_rulings"][0] in " ".join(text.split())
     assert all(len(line) <= 80 for line in text.splitlines())
     assert text.count(" loaded") == 4
 

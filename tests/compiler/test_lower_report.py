@@ -230,7 +230,7 @@ def test_a_plugins_converter_of_a_composite_op_is_called(monkeypatch):
 
 def test_the_page_about_passes_is_true():
     page = (Path(__file__).parents[2] / "docs" / "passes.md").read_text()
-    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    source, others = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     plugin = types.ModuleType("page")
     exec(source, vars(plugin))
     registry = with_plugin(plugin)
@@ -240,6 +240,17 @@ def test_the_page_about_passes_is_true():
             assert check_pass(item, lambda x: torch.sigmoid(x) * x + 1, (x,)) is (item.name == "fuse")
     report = trtplug.explain(nn.SiLU(), (x,), registry=registry)
     assert {"by-hand: there is nothing that it could do": 1} in [item["declined"] for item in report.passes]
+    exec(others, vars(plugin))
+    report = trtplug.explain(nn.SiLU(), (x,), registry=with_plugin(plugin))
+    ids = [item["id"].partition(":")[2] for item in report.passes]
+    assert "gelu" not in ids
+    assert ids.index("products") < ids.index("rotary")
+    assert report.to_dict()["pass_rulings"][0]["text"] == (
+        "trtplug-passes:gelu does not run, says mine, because this target has no layer for it"
+    )
+    out = io.StringIO()
+    report.print(out, passes=True)
+    assert "trtplug-passes:gelu does not run" in out.getvalue()
     commands = re.findall(r"trtplug explain model.py:make ([^#\n]*)", page)
     assert len(commands) == 5
     for command in commands:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from conftest_registry import make_plugin
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trtplug_registry import (
     CONTRACT,
     DeclarationError,
+    DisablePass,
+    OrderPasses,
     PassOrderError,
     PluginManager,
     PluginWarning,
     Registry,
+    arrange_passes,
     lowering_pass,
     order_passes,
 )
@@ -170,3 +174,139 @@ def test_a_blocked_or_broken_plugin_does_not_stop_the_assembly():
     )
     assert [item.id for item in chosen.passes] == ["mine:a"]
     assert chosen.fingerprint != registry.fingerprint
+
+
+# --- what plugins say of others' passes -------------------------------------------------------------------------------
+
+
+def disable(id, by="q", because="it is better so"):
+    return DisablePass(id, because, by)
+
+
+def before(first, second, by="q", because="it is better so"):
+    return OrderPasses(first, second, because, by)
+
+
+CHAIN = [make("a"), make("b", after=["p:a"]), make("c", after=["p:b"])]
+
+
+def said(**given):
+    return [str(ruling) for ruling in arrange_passes(CHAIN, **given).rulings]
+
+
+def test_a_plugin_disables_anothers_pass_and_the_user_has_the_last_word():
+    choices = [disable("p:b")]
+    assert ids(CHAIN, choices=choices) == ["p:a", "p:c"], "which it still holds apart"
+    assert said(choices=choices) == ["p:b does not run, says q, because it is better so"]
+    assert ids(CHAIN, choices=choices, enable=["p:b"]) == ["p:a", "p:b", "p:c"]
+    assert said(choices=choices, enable=["p:b", "p:c"]) == [
+        "p:b does not run, says q, because it is better so (no effect: the setting enable_passes)",
+        "p:b runs, says settings",
+        "p:c runs, says settings (no effect: no plugin disables it)",
+    ]
+    own = make("own", "r", replaces="p:b")
+    assert ids([*CHAIN, own], choices=[disable("r:own")]) == ["p:a", "p:b", "p:c"], "a disabled pass replaces nothing"
+
+
+def test_a_plugin_reorders_others_passes_and_the_user_has_the_last_word():
+    free = [make("a"), make("b"), make("c", after=["p:a"])]
+    assert ids(free, choices=[before("p:b", "p:a")]) == ["p:b", "p:a", "p:c"]
+    assert ids(free, choices=[before("p:c", "p:a")]) == ["p:b", "p:c", "p:a"], "against what c says itself"
+    choices = [before("p:b", "p:a", "q"), before("p:a", "p:b", "r")]
+    assert ids(free, choices=choices, order=["p:a < p:b"]) == ["p:a", "p:b", "p:c"]
+    assert ids(free, choices=choices[::-1], order=["p:b < p:a"]) == ["p:b", "p:a", "p:c"]
+    found = arrange_passes(free, choices=choices, order=["p:a < p:b"]).rulings
+    assert [(item.by, item.overruled) for item in found] == [
+        ("q", "the setting pass_order says the opposite"),
+        ("r", ""),
+        ("settings", ""),
+    ]
+
+
+@given(st.permutations([before("p:c", "p:a", "q"), before("p:b", "p:c", "r"), disable("p:a"), disable("p:a", "r")]))
+def test_what_plugins_say_has_no_order(choices):
+    loose = [make("a"), make("b"), make("c")]
+    found = arrange_passes(loose, choices=choices)
+    assert [item.id for item in found.passes] == ["p:b", "p:c"]
+    assert [item.by for item in found.rulings] == ["q", "r", "q", "r"]
+
+
+def test_all_violations_of_what_plugins_say_are_listed():
+    choices = [
+        disable("p:bb"),
+        before("p:a", "p:cc"),
+        before("p:a", "p:b", "q"),
+        before("p:b", "p:a", "r"),
+        before("p:a", "p:early"),
+        disable("gone:x"),
+        before("gone:x", "p:a"),
+    ]
+    passes = [make("a"), make("b"), make("c"), make("early", phase="early")]
+    with pytest.raises(PassOrderError) as caught:
+        order_passes(passes, choices=choices, order=["p:a < p:c", "p:c < p:a"], absent=["gone"], enable=["p:d"])
+    for words in (
+        "the plugin 'q' disables: unknown pass 'p:bb': did you mean 'p:b'",
+        "the plugin 'q': unknown pass 'p:cc': did you mean 'p:c'",
+        "the plugin 'q' wants 'p:a' before 'p:b', the plugin 'r' the opposite; decide with pass_order",
+        "the plugin 'q': 'p:a' is late and 'p:early' is early",
+        "pass_order 'p:c < p:a' and pass_order 'p:a < p:c' are opposites",
+        "the setting enable_passes: unknown pass 'p:d'",
+    ):
+        assert words in str(caught.value)
+    assert "gone" not in str(caught.value)
+    with pytest.raises(PassOrderError, match="disable_passes and enable_passes both name 'p:a'"):
+        order_passes(passes, disable=["p:a"], enable=["p:a"])
+
+
+def test_a_circle_says_who_wants_what():
+    with pytest.raises(PassOrderError) as caught:
+        order_passes(CHAIN, choices=[before("p:c", "p:a")])
+    assert (
+        "these wait for each other: 'p:a', 'p:b', 'p:c' ('p:a' before 'p:b', says 'p:b';"
+        " 'p:b' before 'p:c', says 'p:c'; 'p:c' before 'p:a', says the plugin 'q')"
+    ) in str(caught.value)
+
+
+def test_what_plugins_say_is_declared_with_a_reason():
+    for make_choice in (lambda: DisablePass("p:a", ""), lambda: OrderPasses("p:a", "p:b", "")):
+        with pytest.raises(DeclarationError, match="because= must say why"):
+            make_choice()
+    with pytest.raises(DeclarationError, match="one of your own, leave out"):
+        DisablePass("a", "why")
+    with pytest.raises(DeclarationError, match="cannot run before itself"):
+        OrderPasses("p:a", "p:a", "why")
+
+
+def test_a_plugin_with_a_say_is_one_of_many():
+    """It is stamped, hashed, disabled with its passes, and leaves no trace once it is blocked."""
+
+    def manager(block=(), says=()):
+        made = PluginManager(block=block)
+        made.register(make_plugin(lowering_passes=[make("a"), make("b"), make("c")]), "base")
+        made.register(make_plugin(lowering_passes=[make("own"), *says]), "mine")
+        made.settle_passes()
+        return made
+
+    plain = Registry(manager().plugins)
+    says = [DisablePass("base:a", "it is slow"), OrderPasses("own", "base:b", "it prepares that")]
+    told = Registry(manager(says=says).plugins)
+    assert [item.id for item in told.passes] == ["base:c", "mine:own", "base:b"]
+    assert [str(item) for item in told.pass_rulings] == [
+        "base:a does not run, says mine, because it is slow",
+        "mine:own runs before base:b, says mine, because it prepares that",
+    ]
+    assert told.fingerprint != plain.fingerprint
+    assert [item.id for item in told.having(enable_passes=["base:a"]).passes] == [
+        "base:a",
+        "base:c",
+        "mine:own",
+        "base:b",
+    ]
+    blocked = Registry(manager(["mine"], says).plugins, blocked=["mine"])
+    assert [item.id for item in blocked.passes] == ["base:a", "base:b", "base:c"]
+    assert blocked.pass_rulings == ()
+    with pytest.warns(PluginWarning, match="(?s)plugin 'mine' is disabled: .*unknown pass 'base:x'"):
+        without = Registry(manager(says=[DisablePass("base:x", "why")]).plugins)
+    assert [item.id for item in without.passes] == ["base:a", "base:b", "base:c"]
+    with pytest.warns(PluginWarning, match="plugin 'mine' is disabled: .*name a pass of another plugin"):
+        manager(says=[DisablePass("mine:own", "why")])

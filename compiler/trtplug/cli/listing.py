@@ -85,7 +85,14 @@ def _relations(plugin: Plugin, registry: Registry) -> dict[str, Any]:
         elif encounter.second.plugin == plugin.name:
             overridden.append({**row, "by": encounter.first.id})
     replaced = [{"pass": item.replaces, "by": item.id} for item in plugin.passes if item.replaces]
-    return {"overrides": overrides, "overridden_by": overridden, "conflicts": conflicts, "replaces": replaced}
+    rulings = [str(ruling) for ruling in registry.pass_rulings if ruling.by == plugin.name]
+    return {
+        "overrides": overrides,
+        "overridden_by": overridden,
+        "conflicts": conflicts,
+        "replaces": replaced,
+        "pass_rulings": rulings,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,5 +187,6 @@ def _notes(row: dict[str, Any]) -> list[Padding]:
         remedy = f"→ prefer one: TRTPLUG_PREFER={row['name']}"
         lines.append((f"{item['op']}: conflict with {item['with']}, neither is used\n{remedy}", "red"))
     lines += [(f"the pass {item['by']} runs in the place of {item['pass']}", "") for item in row["replaces"]]
+    lines += [(text, "") for text in row["pass_rulings"]]
     title = [Padding(Text(row["name"], style="bold"), 0)] if lines else []
     return title + [Padding(Text(text, style=style), (0, 0, 0, 2)) for text, style in lines]

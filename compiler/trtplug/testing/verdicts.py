@@ -213,7 +213,13 @@ def order_does_not_matter(trial: Trial) -> None:
 
 def _reversed(plugins: Sequence[Plugin]) -> list[Plugin]:
     return [
-        dataclasses.replace(p, converters=p.converters[::-1], passes=p.passes[::-1], executors=p.executors[::-1])
+        dataclasses.replace(
+            p,
+            converters=p.converters[::-1],
+            passes=p.passes[::-1],
+            pass_choices=p.pass_choices[::-1],
+            executors=p.executors[::-1],
+        )
         for p in reversed(plugins)
     ]
 
@@ -234,6 +240,7 @@ def check_registry(registry: Registry) -> None:
     for what, one, two in (
         ("order of converters", [c.id for c in registry], [c.id for c in other]),
         ("order of passes", [p.id for p in registry.passes], [p.id for p in other.passes]),
+        ("rulings about passes", _rulings(registry), _rulings(other)),
         ("fingerprint", registry.fingerprint, other.fingerprint),
     ):
         if one != two:
@@ -248,5 +255,10 @@ def check_registry(registry: Registry) -> None:
         traces = [c.id for c in rest if c.plugin == plugin.name] + [
             p.id for p in rest.passes if p.plugin == plugin.name
         ]
+        traces += [text for by, text in _rulings(rest) if by == plugin.name]
         if traces or plugin.name in {executor.plugin for executor in rest.executors}:
             raise LawViolationError(f"plugin {plugin.name!r} is blocked, but leaves {traces}")
+
+
+def _rulings(registry: Registry) -> list[tuple[str, str]]:
+    return [(item.by, str(item)) for item in registry.pass_rulings]

@@ -13,6 +13,9 @@ _TAGS: Mapping[torch.Tag, str] = {
     torch.Tag.dynamic_output_shape: "the shape of its result depends on values, not only on the inputs' shapes",
 }
 
+_COMPLEX = ("_fft_", "fft_", "complex", "polar", "view_as_complex", "view_as_real")
+"""How the names of ops on complex numbers begin."""
+
 
 def nature(op: OpOverload) -> str:
     """Why an op is hard or impossible to convert by what it is, in words, or ""."""
@@ -23,4 +26,6 @@ def nature(op: OpOverload) -> str:
         return "it writes to its arguments; lowering makes values of such writes where it can"
     if op._schema.name.endswith("_backward"):
         return "it computes a gradient; engines are for inference"
+    if op._schema.name.partition("::")[2].startswith(_COMPLEX):
+        return "its numbers are complex, and TensorRT has no type for them"
     return ""

@@ -133,10 +133,28 @@ def halves_too(x: torch.Tensor, y: torch.Tensor) -> Cases:
             image[..., ::2, ::2], image, [2], [2], [0], False, True, None
         ),
         "embedding, backward": lambda: aten.embedding_dense_backward(x, ROWS, 4, -1, False),
+        "adaptive average, backward": lambda: aten._adaptive_avg_pool2d_backward(image[..., :2, :4], image),
+        "all of a bag's results": lambda: [
+            aten._embedding_bag(x, ROWS, ROWS.sort()[0] // 2, False, m) for m in range(3)
+        ],
         "embedding bags": lambda: f.embedding_bag(ROWS, x, torch.tensor([0, 1, 1]), mode="mean"),
         "largest of bags": lambda: f.embedding_bag(INDEX, x, mode="max"),
         "weighted bags": lambda: f.embedding_bag(INDEX, x, mode="sum", per_sample_weights=y[:2], padding_idx=2),
     }
+
+
+def convolutions(x: torch.Tensor, y: torch.Tensor) -> Cases:
+    """Gradients by input, weight and bias, of convolutions and transposed ones."""
+    image, kernel = torch.stack((x, y)).repeat(2, 2, 2).reshape(2, 4, 3, 8), y.repeat(2, 2)[:4, :4].reshape(4, 2, 1, 2)
+    found: Cases = {}
+    for transposed in (False, True):
+        for groups, stride, dilation, padding in ((2, [1, 1], [1, 2], [1, 0]), (2, [2, 3], [1, 1], [0, 1])):
+            how: Any = (stride, padding, dilation, transposed, [0, 0], groups)
+            output = aten.convolution(image, kernel, None, *how)
+            found[f"{transposed} {stride}"] = lambda output=output, how=how: aten.convolution_backward(
+                output, image, kernel, [output.size(1)], *how, [True, True, True]
+            )
+    return found
 
 
 def bits(x: torch.Tensor, y: torch.Tensor) -> Cases:
@@ -247,6 +265,6 @@ def test_integers(dtype: torch.dtype) -> None:
     check(bits, dtype)
 
 
-@pytest.mark.parametrize("cases", [attention, resizes])
+@pytest.mark.parametrize("cases", [attention, convolutions, resizes])
 def test_float32(cases: Callable[..., Cases]) -> None:
     check(cases, torch.float32)

@@ -164,13 +164,14 @@ def _is_size_arithmetic(op: OpOverload) -> bool:
 def follow(registry: Registry, op: OpOverload) -> dict[str, Any]:
     """Lowers one guessed call of an op that no converter claims; what became of it, as JSON-able data."""
     alone = f"no plugin has a converter for {qualified_name(op)}"
-    if op not in registry.decompositions and not _is_composite(op) and op._schema.returns:
+    schema = op._schema
+    if op not in registry.decompositions and not _is_composite(op) and schema.returns and not schema.is_mutable:
         return _unsupported(op, alone)
     with _quiet():
         graph_module = sample(op)
         if graph_module is None:
             return _unsupported(op, f"{alone}; it is written with other ops, but no call could be guessed to follow it")
-        (name,) = (node.name for node in _calls(graph_module))
+        name = next((node.name for node in _calls(graph_module)), "")
         spec = pytree.tree_flatten(((), {}))[1]
         names = tuple(node.name for node in graph_module.graph.find_nodes(op="placeholder"))
         lowered = lower_lifted(Lifted(graph_module, spec, spec, names, (), {}, False), {}, registry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch import fx
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
+
+from trtplug.lowering.lift import lift
 
 _SHAPES = ((2, 3, 4, 4), (4, 4), (4,), (2, 4, 4), (2, 3, 4, 4, 4), ())
 """Shapes of the first tensor; the others have the same, or what `_SHAPE_OF` says."""
@@ -75,11 +77,36 @@ _BY_NAME: Mapping[str, Any] = {
 }
 
 _KNOWN: Mapping[str, Callable[[], tuple[Any, ...]]] = {
+    "aten::_adaptive_avg_pool2d_backward": lambda: (torch.ones(1, 2, 2, 3), torch.ones(1, 2, 4, 5)),
     "aten::_cdist_forward": lambda: (torch.ones(4, 3), torch.ones(2, 3), 2.0, None),
     "aten::_pdist_forward": lambda: (torch.ones(4, 3), 2.0),
     "aten::_embedding_bag": lambda: (torch.ones(4, 3), *(torch.zeros(2, dtype=torch.int64) for _ in range(2))),
+    "aten::_native_batch_norm_legit": lambda: (
+        *(torch.ones(2, 3, 4), None, None, torch.zeros(3), torch.ones(3), True, 0.1, 1e-5),
+    ),
     "aten::_native_batch_norm_legit.no_stats": lambda: (torch.ones(2, 3, 4), None, None, True, 0.1, 1e-5),
+    "aten::avg_pool2d_backward": lambda: (
+        *(torch.ones(1, 2, 2, 2), torch.ones(1, 2, 4, 4), [2, 2], [2, 2], [0, 0], False, True, None),
+    ),
     "aten::col2im": lambda: (torch.ones(1, 4, 4), [4, 4], [2, 2], [1, 1], [0, 0], [2, 2]),
+    "aten::convolution_backward": lambda: (
+        *(torch.ones(2, 4, 3, 3), torch.ones(2, 2, 5, 5), torch.ones(4, 2, 3, 3), [4]),
+        *([1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, True]),
+    ),
+    "aten::embedding_dense_backward": lambda: (torch.ones(3, 4), torch.zeros(3, dtype=torch.int64), 5, -1, False),
+    "aten::max_pool2d_with_indices_backward": lambda: (
+        *(torch.ones(1, 2, 2, 2), torch.ones(1, 2, 4, 4), [2, 2], [2, 2], [0, 0], [1, 1], False),
+        torch.zeros(1, 2, 2, 2, dtype=torch.int64),
+    ),
+    "aten::native_group_norm_backward": lambda: (
+        *(torch.ones(2, 4, 3), torch.ones(2, 4, 3), torch.zeros(2, 2), torch.ones(2, 2), torch.ones(4)),
+        *(2, 4, 3, 2, [True, True, True]),
+    ),
+    "aten::native_layer_norm_backward": lambda: (
+        *(torch.ones(2, 3), torch.ones(2, 3), [3], torch.zeros(2, 1), torch.ones(2, 1), torch.ones(3), torch.ones(3)),
+        [True, True, True],
+    ),
+    "aten::resize_": lambda: (torch.ones(4, 4), [2, 8]),
     "aten::select_scatter": lambda: (torch.ones(4, 4), torch.ones(4), 0, 1),
 }
 """Arguments that fit together in ways that a guess misses."""
@@ -88,11 +115,22 @@ _KNOWN: Mapping[str, Callable[[], tuple[Any, ...]]] = {
 def sample(op: OpOverload) -> fx.GraphModule | None:
     """A graph with one call of `op` on fake tensors, or None where no well-formed call could be guessed.
 
+    Of an op that writes to its arguments, the graph has the values instead of the writes.
+    """
+    found = call(op)
+    if found is None:
+        return None
+    return _functional(op, *found) if op._schema.is_mutable else _graph(op, *found)
+
+
+def call(op: OpOverload) -> tuple[Sequence[Any], Mapping[str, Any]] | None:
+    """Arguments that eager takes, or None where none could be guessed.
+
     Guesses are tried in eager, which refuses one quickly. Torch's internal ops are not called: some crash the process
     when their arguments make no sense.
     """
     if op.name() in _KNOWN:
-        return _graph(op, _KNOWN[op.name()](), {})
+        return _KNOWN[op.name()](), {}
     if op._schema.name.partition("::")[2].startswith("_") and op._schema.returns:
         return None
     lengths = (1, 2, 3, 4) if any("List[" in str(a.type) for a in op._schema.arguments) else (1,)
@@ -105,8 +143,34 @@ def sample(op: OpOverload) -> fx.GraphModule | None:
                 op(*args, **kwargs)
         except Exception:  # a guess that is not well-formed fails in any way
             continue
-        return _graph(op, args, kwargs)
+        return args, kwargs
     return None
+
+
+class _Call(torch.nn.Module):
+    """One call on copies of the inputs: a model's input cannot be written to in every way that its own tensors can."""
+
+    def __init__(self, op: OpOverload, args: Any, kwargs: Any) -> None:
+        super().__init__()
+        self.op = op
+        self.leaves, self.spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        return tuple(leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor))
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        given = iter(tensors)
+        leaves = [next(given).clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        return self.op(*args, **kwargs)
+
+
+def _functional(op: OpOverload, args: Any, kwargs: Any) -> fx.GraphModule | None:
+    module = _Call(op, args, kwargs)
+    try:
+        return lift(torch.export.export(module, module.tensors(), strict=False)).graph_module
+    except Exception:  # a write that is no value
+        return None
 
 
 def _graph(op: OpOverload, args: Any, kwargs: Any) -> fx.GraphModule | None:

@@ -11,6 +11,7 @@ from torch._ops import OpOverload
 
 from trtplug_lowering_passes.decompositions import (
     attention,
+    convolutions,
     distances,
     divisions,
     pointwise,
@@ -59,7 +60,7 @@ def decompositions() -> Mapping[OpOverload, Callable[..., Any]]:
         for op, function in table.items()
         if isinstance(op, OpOverload) and not op._schema.is_mutable and torch.Tag.nondeterministic_seeded not in op.tags
     }
-    for module in (attention, distances, divisions, pointwise, pooling, ranking, scatters, views):
+    for module in (attention, convolutions, distances, divisions, pointwise, pooling, ranking, scatters, views):
         found.update(module.TABLE)  # those refuse themselves what is random
     return found
 

@@ -39,25 +39,37 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int = -1,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums, means or maxima of the rows in each bag: each bag compares its bounds with every place of the indices."""
+    """Sums, means or maxima of the rows in each bag: each bag compares its bounds with every place of the indices.
+
+    The other results are eager's on a CPU: the bag of each index (none for plain sums), how many rows each bag has (0
+    for sums), and for maxima the row that each came from.
+    """
     place = places(indices.size(0), indices)
     starts = offsets[:-1] if include_last_offset else offsets
     ends = offsets[1:] if include_last_offset else torch.cat([offsets[1:], offsets.new_full((1,), indices.size(0))])
     inside = (place >= starts.unsqueeze(1)) & (place < ends.unsqueeze(1))
-    bag = inside.to(torch.int64).argmax(0)
+    bag = inside.to(torch.int64).argmax(0).to(indices.dtype)
     if padding_idx >= 0:
         inside = inside & (indices != padding_idx)
     rows = widened(torch.index_select(weight, 0, indices))
     if per_sample_weights is not None:
         rows = rows * widened(per_sample_weights).unsqueeze(1)
     count, member = inside.sum(1), inside.unsqueeze(-1)
+    size = source = count.to(indices.dtype)
     if mode == 2:
         chosen = torch.where(member, rows, torch.full_like(rows, least(rows.dtype)))
-        result = torch.where((count > 0).unsqueeze(1), chosen.amax(1), 0.0)
+        some = (count > 0).unsqueeze(1)
+        result = torch.where(some, chosen.amax(1), 0.0)
+        first = chosen.argmax(1)
+        source = torch.index_select(indices, 0, first.reshape(-1)).reshape(first.shape)
+        source = torch.where(some, source, torch.zeros_like(source))
     else:
         result = torch.where(member, rows, 0.0).sum(1)
         result = result / count.clamp(min=1).unsqueeze(1) if mode == 1 else result
-    return result.to(weight.dtype), bag.to(indices.dtype), count.to(indices.dtype), bag.to(indices.dtype)
+    if mode == 0:
+        size = source = torch.zeros_like(size)
+        bag = bag if padding_idx >= 0 else bag[:0]
+    return result.to(weight.dtype), bag, size, source
 
 
 def addmv(self: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:

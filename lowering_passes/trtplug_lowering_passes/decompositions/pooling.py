@@ -156,7 +156,23 @@ def average_pool_backward(
     return laid.reshape(self.shape)
 
 
+def adaptive_average_backward(grad_output: Tensor, self: Tensor) -> Tensor:
+    """Each gradient goes in equal parts to its window, one axis after the other."""
+    given = widened(grad_output)
+    for axis in (-2, -1):
+        size = self.size(axis)
+        given = given.movedim(axis, -1)
+        parts = []
+        for place, (start, end) in enumerate(_adaptive_bounds(size, given.size(-1))):
+            share = given.narrow(-1, place, 1) / (end - start)
+            part = share.expand(*given.shape[:-1], end - start)
+            parts.append(torch.constant_pad_nd(part, [start, size - end]))
+        given = torch.stack(parts).sum(0).movedim(-1, axis)
+    return given.to(grad_output.dtype)
+
+
 TABLE: Table = {
+    aten._adaptive_avg_pool2d_backward.default: adaptive_average_backward,
     aten.max_pool2d_with_indices_backward.default: max_pool_backward,
     aten.avg_pool2d_backward.default: average_pool_backward,
     aten.adaptive_avg_pool1d.default: adaptive_average,

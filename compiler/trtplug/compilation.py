@@ -22,7 +22,7 @@ from trtplug.compiled import CompiledModule
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine, EngineModule
 from trtplug.errors import BuildError, ConversionError, SettingsError, op_name
-from trtplug.executors import pick_executor
+from trtplug.executors import check_options, pick_executor
 from trtplug.logs import configure_log, log_report
 from trtplug.lowering import Lowered, lower
 from trtplug.network import Network
@@ -188,10 +188,15 @@ class Compilation:
         """The rest of the pipeline. `runners` serve again where they run an engine that is found to serve again."""
         lowered = self.lower(program)
         executor = pick_executor(self.registry, self.settings.executor, _device_type(lowered))
+        options = self.settings.run_options
+        check_options(executor, options)
         engines = self.build_all(lowered)
         with self.stage("link"):
             known = {(runner.engine.name, id(runner.engine.plan)): runner for runner in runners}
-            chosen = [known.get((engine.name, id(engine.plan))) or EngineModule(engine, executor) for engine in engines]
+            chosen = [
+                known.get((engine.name, id(engine.plan))) or EngineModule(engine, executor, options)
+                for engine in engines
+            ]
             linked = link(lowered.graph_module, self.parts, chosen)
             kept = Kept(lowered, self.parts, engines)
         quarantine = {node.name: reason for node, reason in self.quarantine.items()}

@@ -12,8 +12,9 @@ from torch import nn
 from torch.fx import GraphModule
 
 from trtplug import engine_op
+from trtplug.executors import prepared
 from trtplug.network import Binding
-from trtplug_registry import Executor, TensorFacts
+from trtplug_registry import Executor, RunOptions, TensorFacts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,11 +48,11 @@ class CompiledEngine:
 class EngineModule(nn.Module):
     """Runs an engine through an executor: takes the block's tensors, then its sizes; returns a tuple of tensors."""
 
-    def __init__(self, engine: CompiledEngine, executor: Executor) -> None:
+    def __init__(self, engine: CompiledEngine, executor: Executor, options: RunOptions | None = None) -> None:
         super().__init__()
         self.engine = engine
         self.executor = executor.name
-        self._run = executor.prepare(engine)
+        self._run = prepared(executor, engine, options)
         self._registered = engine_op.register(engine, self._run)
         self._key = self._registered.key
 

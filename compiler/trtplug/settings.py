@@ -10,7 +10,7 @@ from typing import Any
 
 from trtplug.control import choices
 from trtplug.errors import SettingsError
-from trtplug_registry import Selection, unknown_name
+from trtplug_registry import RunOptions, Selection, unknown_name
 
 ON_FAILURE = ("fallback", "raise")
 WEIGHT_CHECKS = ("auto", "version", "data")
@@ -43,7 +43,10 @@ class Settings:
             ops are computed in float32.
         precision_exclude: ops, module paths and ``"re:…"`` regular expressions that `precision` leaves as they are.
         precision_include: the same, for what is computed in `precision` although it is range-sensitive.
-        cache_dir: a folder where finished engines are kept, and found again by all that they were made of, or None.
+        cuda_graphs: replay an engine's call as a CUDA graph where its shapes come again. Results are new tensors all
+            the same. Needs the executor ``tensorrt``; see ``docs/gpu.md``.
+        cache_dir: a folder where finished engines are kept, and found again by all that they were made of, or None. On
+            a GPU also the kernels that TensorRT-RTX compiles for them.
         cache_bytes: most bytes that the entries of `cache_dir` may have; those not used for longest go first.
         weight_check: how ``torch.compile`` notices, at each call, that a parameter is no longer what was compiled: by
             its identity, address and version (``"version"``), and by sums over its data too (``"data"``), which tell
@@ -67,6 +70,7 @@ class Settings:
     precision: str = "keep"
     precision_exclude: tuple[str, ...] = ()
     precision_include: tuple[str, ...] = ()
+    cuda_graphs: bool = False
     cache_dir: str | None = None
     cache_bytes: int = 10 * 2**30
     weight_check: str = "auto"
@@ -106,6 +110,11 @@ class Settings:
             raise SettingsError(f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}")
         for name in ("precision_exclude", "precision_include"):
             self._check_selection(name, getattr(self, name))
+
+    @property
+    def run_options(self) -> RunOptions:
+        """What executors are told."""
+        return RunOptions(self.cuda_graphs, self.cache_dir, self.cache_bytes)
 
     def _check_selection(self, name: str, names: tuple[str, ...]) -> None:
         if names and self.precision == "keep":

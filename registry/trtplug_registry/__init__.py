@@ -18,7 +18,7 @@ from trtplug_registry.errors import (
     unknown_name,
 )
 from trtplug_registry.examples import Example
-from trtplug_registry.executor import Engine, Executor
+from trtplug_registry.executor import Engine, Executor, RunOptions
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
 from trtplug_registry.nature import nature
@@ -122,6 +122,7 @@ __all__ = [
     "Restriction",
     "RewriteRule",
     "Ruling",
+    "RunOptions",
     "Selection",
     "Size",
     "Spec",

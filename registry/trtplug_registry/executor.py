@@ -37,6 +37,21 @@ class Engine(Protocol):
 Run: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
 
 
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How engines are to be run; what they compute does not depend on it.
+
+    Attributes:
+        cuda_graphs: replay a call as a captured CUDA graph where its shapes come again.
+        cache_dir: a folder where an executor may keep what it compiles for the device at hand, or None.
+        cache_bytes: most bytes that everything kept there may have.
+    """
+
+    cuda_graphs: bool = False
+    cache_dir: str | None = None
+    cache_bytes: int = 10 * 2**30
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Executor:
     """A way to run engines.
@@ -48,6 +63,7 @@ class Executor:
         priority: ``executor="auto"`` takes the highest that is available.
         device: the type of device (``"cuda"``) that its tensors live on; "" for any.
         plugin: who brought it; set by the registry.
+        configured: as `prepare`, with options; None where it has none: then CUDA graphs are refused for it.
     """
 
     name: str
@@ -56,3 +72,4 @@ class Executor:
     priority: int = 0
     device: str = ""
     plugin: str = ""
+    configured: Callable[[Engine, RunOptions], Run] | None = None

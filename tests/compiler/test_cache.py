@@ -160,7 +160,14 @@ def test_every_setting_is_in_the_key(field, registry):
     other = copy.copy(Settings())
     object.__setattr__(other, field.name, kinds.get(type(field.default), "other"))  # any value, allowed or not
     same = circumstances(other, registry, {}) == circumstances(Settings(), registry, {})
-    indifferent = ("cache_dir", "cache_bytes", "verify", "dump_graphs", "weight_check")  # they decide nothing
+    indifferent = (
+        "cache_dir",
+        "cache_bytes",
+        "verify",
+        "dump_graphs",
+        "weight_check",
+        "cuda_graphs",
+    )  # they decide nothing
     assert same == (field.name in indifferent)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from trtplug.compiled import CompiledModule
 from trtplug.errors import ArtefactError, SettingsError
+from trtplug_registry import RunOptions
 
 if TYPE_CHECKING:
     from trtplug.artefacts.exported import LoadedModule
@@ -67,6 +68,8 @@ def load(
     executor: str = "auto",
     device: str | torch.device | None = None,
     trusted: bool = False,
+    cuda_graphs: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> CompiledModule | LoadedModule:
     """Loads a model that `save` wrote to a file.
 
@@ -79,13 +82,17 @@ def load(
         executor: what runs the engines, as in `compile`.
         device: where the tensors of the Torch part go; by default where they were, or to the CPU if that is not here.
         trusted: that whoever made the file may run code here; a ``.trtp`` file needs no trust.
+        cuda_graphs: as in `compile`; for ``.trtp`` files.
+        cache_dir: a folder where kernels that TensorRT-RTX compiles for the GPU at hand are kept for the next process;
+            for ``.trtp`` files.
 
     Returns:
         A module that is called as the model was: a `CompiledModule` from a ``.trtp`` file, else a `LoadedModule`.
         Foreign containers (such as ``ModelOutput``) come back as dicts.
 
     Raises:
-        SettingsError: the path names something that is not loaded.
+        SettingsError: the path names something that is not loaded; or `cuda_graphs` or `cache_dir` are for another
+            kind of file, or the folder cannot be used.
         ArtefactError: the file is damaged, or was not written by trtplug, or by one with another format, or needs an op
             that is not registered here, or needs trust.
         ExecutorError, UnknownNameError: the executor cannot run here, or does not exist.
@@ -93,6 +100,8 @@ def load(
     kind, target = _kind(path), _place(path)
     place = None if device is None else torch.device(device)
     if kind in (_EXPORTED, _SCRIPT):
+        if cuda_graphs or cache_dir is not None:
+            raise SettingsError(f"load: a {kind} file takes no cuda_graphs and no cache_dir; a .trtp file does")
         if not trusted:
             raise ArtefactError(
                 target,
@@ -109,7 +118,8 @@ def load(
         )
     from trtplug.artefacts.file import load_file
 
-    return load_file(target, executor, place)
+    options = RunOptions(cuda_graphs, None if cache_dir is None else os.fspath(cache_dir))
+    return load_file(target, executor, place, options)
 
 
 def _place(path: str | os.PathLike[str]) -> Path:

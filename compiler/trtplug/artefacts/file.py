@@ -13,7 +13,8 @@ from trtplug.artefacts.model import check_manifest, decode_members, members_of, 
 from trtplug.artefacts.values import Place
 from trtplug.compiled import CompiledModule
 from trtplug.errors import ArtefactError
-from trtplug.executors import installed_executor
+from trtplug.executors import check_options, installed_executor
+from trtplug_registry import RunOptions
 
 
 def save_file(compiled: CompiledModule, target: Path) -> None:
@@ -32,7 +33,7 @@ def save_file(compiled: CompiledModule, target: Path) -> None:
         write_bundle(file, parts)
 
 
-def load_file(target: Path, executor: str, device: torch.device | None) -> CompiledModule:
+def load_file(target: Path, executor: str, device: torch.device | None, options: RunOptions) -> CompiledModule:
     """Reads a model from a file; the opposite of `save_file`.
 
     Raises:
@@ -43,8 +44,9 @@ def load_file(target: Path, executor: str, device: torch.device | None) -> Compi
         with open(target, "rb") as file, naming(""):
             decoded = decode_members(read_bundle(file, check_manifest))
         chosen = installed_executor(executor, "" if device is None else device.type, decoded.report.executor)
+        check_options(chosen, options)
         with naming(""):
-            return rebuild(decoded, chosen, placing(device))
+            return rebuild(decoded, chosen, placing(device), options)
     except Malformed as error:
         raise ArtefactError(target, error.what, error.member) from error
     except OSError as error:

@@ -44,7 +44,7 @@ from trtplug.lowering import Lowered, Mutation
 from trtplug.lowering.graphs import attribute
 from trtplug.ranges import Range
 from trtplug.report import CompilationReport
-from trtplug_registry import Executor
+from trtplug_registry import Executor, RunOptions
 
 FORMAT, VERSION = "trtplug", 1
 MODEL, REPORT = "model.json", "report.json"
@@ -160,7 +160,7 @@ def decode_members(members: Mapping[str, memoryview]) -> Decoded:
     )
 
 
-def rebuild(decoded: Decoded, executor: Executor, place: Place) -> CompiledModule:
+def rebuild(decoded: Decoded, executor: Executor, place: Place, options: RunOptions | None = None) -> CompiledModule:
     """The compiled model.
 
     Raises:
@@ -169,14 +169,16 @@ def rebuild(decoded: Decoded, executor: Executor, place: Place) -> CompiledModul
     with naming(TENSORS):
         tensors = read_tensors(decoded.tensors, decoded.model["tensors"], place)
     with naming(MODEL):
-        return _compiled(decoded, executor, place, tensors)
+        return _compiled(decoded, executor, place, tensors, options)
 
 
-def _compiled(decoded: Decoded, executor: Executor, place: Place, tensors: list[torch.Tensor]) -> CompiledModule:
+def _compiled(
+    decoded: Decoded, executor: Executor, place: Place, tensors: list[torch.Tensor], options: RunOptions | None
+) -> CompiledModule:
     model = decoded.model
     references = GraphReader(tensors, {}, place)
     engines = tuple(engine_from_json(entry, decoded.plans, references) for entry in model["engines"])
-    runners = {engine.name: EngineModule(engine, executor) for engine in engines}
+    runners = {engine.name: EngineModule(engine, executor, options) for engine in engines}
     graph_module = GraphReader(tensors, runners, place).read(model["graph"])
     checks = tuple(_read_check(entry) for entry in of_type(model["checks"], list, "the checks"))
     names = strings(model["inputs"], "the inputs")

@@ -23,8 +23,8 @@ from trtplug.cache.work import Work
 from trtplug.engine import CompiledEngine
 from trtplug.errors import SettingsError
 
-_ENTRY = re.compile(r"[0-9a-f]{64}\.engine")
-_UNFINISHED = re.compile(r"\.[0-9a-f]{64}\.engine\.[0-9a-f]+")
+_ENTRY = re.compile(r"[0-9a-f]{64}\.(engine|kernels)")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{64}\.(engine|kernels)\.[0-9a-f]+")
 _ABANDONED = 3600.0  # seconds after which nobody is writing an unfinished entry any more
 
 
@@ -75,6 +75,16 @@ class EngineCache:
         except (OSError, Malformed) as error:
             what = error.what if isinstance(error, Malformed) else error.strerror
             warnings.warn(f"{engine.name} is not kept in {self.folder}: {what}", CacheWarning, stacklevel=2)
+
+    def keep(self, path: Path, content: bytes) -> None:
+        """Writes another entry of the folder, which counts among its bytes.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with replaced_file(path) as file:
+            file.write(content)
+        self._shrink()
 
     def _path(self, work: Work) -> Path:
         return self.folder / f"{work.key}.engine"

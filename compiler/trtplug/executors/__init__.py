@@ -1,11 +1,33 @@
-"""Choosing what runs the engines. Executors are plugins; this only picks one."""
+"""Choosing what runs the engines. Executors are plugins; this only picks one, and tells it how."""
 
 from __future__ import annotations
 
 import warnings
 
 from trtplug.errors import ExecutorError
-from trtplug_registry import Executor, PluginManager, PluginWarning, Registry, unknown_name
+from trtplug_registry import Executor, PluginManager, PluginWarning, Registry, RunOptions, unknown_name
+from trtplug_registry.executor import Engine, Run
+
+
+def check_options(executor: Executor, options: RunOptions) -> None:
+    """
+    Raises:
+        ExecutorError: the executor cannot run engines in that way.
+    """
+    if options.cuda_graphs and executor.configured is None:
+        raise ExecutorError(f"executor {executor.name!r} has no CUDA graphs: leave out cuda_graphs, or run on a GPU")
+
+
+def prepared(executor: Executor, engine: Engine, options: RunOptions | None = None) -> Run:
+    """What runs an engine.
+
+    Raises:
+        ExecutorError: as `check_options`; or the executor does not take the engine.
+    """
+    check_options(executor, options or RunOptions())
+    if options is None or executor.configured is None:
+        return executor.prepare(engine)
+    return executor.configured(engine, options)
 
 
 def pick_executor(registry: Registry, name: str, device: str = "cpu") -> Executor:

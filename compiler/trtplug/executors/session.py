@@ -12,15 +12,11 @@ from typing import Any
 import torch
 
 from trtplug.errors import ExecutorError
+from trtplug.executors.streams import StreamOrder, raw_stream
 from trtplug_registry import Engine
 
 MOST_SHAPES = 4096
 """Combinations of input shapes whose output shapes a session remembers."""
-
-
-def raw_stream(index: int) -> int:
-    """The handle of the current stream of a CUDA device."""
-    return int(torch._C._cuda_getCurrentRawStream(index))  # torch.cuda.current_stream makes an object of it: 2 µs
 
 
 class Failure:
@@ -57,6 +53,7 @@ class Session:
         self._engine, self._device, self._failure = engine, device, failure
         self.broken = False
         self._index = -1 if device.type == "cpu" else device.index
+        self._order = StreamOrder(self._index)
         count = len(engine.inputs)
         self._inputs = tuple((place, name, facts.dtype) for place, (name, facts) in enumerate(engine.inputs))
         self._outputs = tuple((place, name, facts.dtype) for place, (name, facts) in enumerate(engine.outputs, count))
@@ -120,10 +117,14 @@ class Session:
 
     def _enqueue(self) -> bool:
         index = self._index
-        if torch._C._cuda_getDevice() == index:
-            return bool(self._context.execute_async_v3(raw_stream(index)))
-        with torch.cuda.device(index):
-            return bool(self._context.execute_async_v3(raw_stream(index)))
+        if torch._C._cuda_getDevice() != index:
+            with torch.cuda.device(index):
+                return self._enqueue()
+        stream = raw_stream(index)
+        self._order.enter(stream)
+        worked = bool(self._context.execute_async_v3(stream))
+        self._order.leave()
+        return worked
 
     def _address(self, place: int, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):

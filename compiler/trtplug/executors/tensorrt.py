@@ -12,17 +12,19 @@ import torch
 from trtplug._tensorrt import TensorRTUnavailable, library
 from trtplug.errors import ExecutorError
 from trtplug.executors.contexts import Contexts
+from trtplug.executors.graphs import GraphedSession
+from trtplug.executors.kernels import KernelStore
 from trtplug.executors.session import Failure, Session, same_device
 from trtplug.network import NetworkBuilder
 from trtplug.network.logger import new_logger
-from trtplug_registry import CONTRACT, Engine, Executor, hookimpl
+from trtplug_registry import CONTRACT, Engine, Executor, RunOptions, hookimpl
 
 trtplug_contract = CONTRACT
 
 
 @hookimpl
 def trtplug_executors() -> Sequence[Executor]:
-    return [Executor("tensorrt", _unavailable, EngineRun, priority=10, device="cuda")]
+    return [Executor("tensorrt", _unavailable, EngineRun, priority=10, device="cuda", configured=EngineRun)]
 
 
 @functools.cache
@@ -53,14 +55,19 @@ class EngineRun:
     made, and on another when tensors on that one first come. May be called from several threads; a call that fails
     leaves it usable.
 
+    Args:
+        engine: what is run.
+        options: whether calls are replayed as CUDA graphs, and where compiled kernels are kept.
+
     Raises:
+        SettingsError: the folder for kernels cannot be used.
         ExecutorError: the engine cannot be loaded, or does not take these inputs (number, dtype, device, shape), or has
             no memory for its scratch space, or fails. TensorRT's words are in the message.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, options: RunOptions = RunOptions()) -> None:  # noqa: B008  it is frozen
         assert engine.plan is not None
-        self.engine = engine
+        self.engine, self.options = engine, options
         self._logger = new_logger()
         self._loaded: dict[int, Contexts] = {}
         self._lock = threading.Lock()
@@ -89,26 +96,35 @@ class EngineRun:
         assert results is not None
         return results
 
-    def _session(self, inputs: Sequence[Any]) -> Session:
+    def _session(self, inputs: Sequence[Any]) -> Session | GraphedSession:
         """This thread's session on the device of the inputs, which becomes the one that is tried first."""
         local = self._local
         index = same_device(self.engine, inputs)
         if index is None:
             index = torch.cuda.current_device()
-        sessions: dict[int, Session] = local.__dict__.setdefault("sessions", {})
+        sessions: dict[int, Session | GraphedSession] = local.__dict__.setdefault("sessions", {})
         if index not in sessions:
             sessions[index] = self._open(index)
         local.session = session = sessions[index]
         return session
 
-    def _open(self, index: int) -> Session:
+    def _open(self, index: int) -> Session | GraphedSession:
+        plain = self._new_session(index)
+        if not self.options.cuda_graphs:
+            return plain
+        another = functools.partial(self._new_session, index, eager=True)
+        return GraphedSession(plain, another, self._load(index).keep, self.engine.name, torch.device("cuda", index))
+
+    def _new_session(self, index: int, *, eager: bool = False) -> Session:
+        """On a context of its own."""
         contexts = self._load(index)
-        context = contexts.make()
+        context = contexts.make(eager=eager)
         failure = Failure(self.engine.name, self._logger)
         if context is None:
             free, _ = torch.cuda.mem_get_info(index)
             raise failure(f"has no execution context on cuda:{index}, where {free:,} bytes are free")
         self._logger.take()
+        contexts.keep()
         return Session(self.engine, context, contexts, torch.device("cuda", index), failure)
 
     def _load(self, index: int) -> Contexts:
@@ -120,5 +136,7 @@ class EngineRun:
                     loaded = runtime.deserialize_cuda_engine(self.engine.plan)
                 if loaded is None:
                     raise Failure(self.engine.name, self._logger)(f"cannot be loaded on cuda:{index}")
-                self._loaded[index] = Contexts(loaded, runtime, index, self._logger)
+                plan, options = self.engine.plan, self.options
+                store = None if options.cache_dir is None else KernelStore(plan, index, options)  # type: ignore[arg-type]
+                self._loaded[index] = Contexts(loaded, runtime, index, self._logger, store)
             return self._loaded[index]

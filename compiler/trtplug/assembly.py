@@ -8,7 +8,7 @@ from typing import Any
 from trtplug._tensorrt import capabilities
 from trtplug.control import located
 from trtplug.settings import Settings
-from trtplug.turns import tracing_turn
+from trtplug.turns import assembling_turn
 from trtplug_registry import PluginManager, Registry, UnknownNameError
 
 
@@ -49,7 +49,7 @@ def registry_for(settings: Settings) -> Registry:
     """The registry that a compilation with these settings uses; see `registry`."""
     manager = PluginManager(block=settings.block, strict=settings.strict_plugins)
     try:
-        with tracing_turn():  # plugins are imported, which may warn
+        with assembling_turn():
             manager.load_entry_points()
             manager.settle_passes(
                 disable=settings.disable_passes, enable=settings.enable_passes, order=settings.pass_order

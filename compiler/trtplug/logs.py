@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 from trtplug.errors import SettingsError
-from trtplug.report import CompilationReport
+
+if TYPE_CHECKING:
+    from trtplug.report import CompilationReport
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _HANDLER = "trtplug"

@@ -10,6 +10,7 @@ from typing import Any
 
 from trtplug.insight.picture import Crossing, Unit
 from trtplug.insight.suggestions import Suggestion
+from trtplug.page import share
 from trtplug_registry import Reason, Ruling
 
 
@@ -204,15 +205,6 @@ class CompilationReport:
         """One line."""
         inside = len(self.nodes) - len(self.torch_ops)
         return f"{inside} of {len(self.nodes)} compute nodes in {len(self.engines)} TensorRT engine(s)"
-
-
-def share(name: str, parts: Mapping[str, float], words: str) -> dict[str, Any]:
-    """One bar of the page: fractions of the whole by status, and the same in words."""
-    return {
-        "name": name,
-        "parts": [{"status": status, "share": part} for status, part in parts.items()],
-        "words": words,
-    }
 
 
 def _as_json(node: NodeRecord) -> dict[str, Any]:

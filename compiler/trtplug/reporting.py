@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from trtplug._tensorrt import library
 from trtplug.engine import CompiledEngine
 from trtplug.errors import op_name, source_line
 from trtplug.insight import flops_of, picture, suggest
@@ -19,6 +17,7 @@ from trtplug.partition import Block, Partition
 from trtplug.ranges import size_name
 from trtplug.report import CompilationReport, EngineRecord, NodeRecord, OriginalRecord
 from trtplug.settings import Settings
+from trtplug.versions import versions
 from trtplug_registry import Reason, ReasonCode, Registry, Unsupported, describe_value, tensors_in
 
 
@@ -163,13 +162,3 @@ def _words(node: Node, lowered: Lowered) -> str:
         return f"{node.name}: size {size_name(value, lowered.ranges)}"
     shape = ", ".join(size_name(size, lowered.ranges) for size in value.shape)
     return f"{node.name}: {str(value.dtype).removeprefix('torch.')}[{shape}]"
-
-
-def versions() -> dict[str, str]:
-    """Of trtplug, torch and TensorRT, as they are here."""
-    trt = library()
-    return {
-        "trtplug": importlib.metadata.version("trtplug"),
-        "torch": torch.__version__,
-        trt.__name__.replace("_", "-"): trt.__version__,
-    }

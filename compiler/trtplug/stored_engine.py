@@ -47,7 +47,7 @@ def packed(engine: CompiledEngine) -> tuple[torch.Tensor, str]:
     import json
 
     from trtplug.artefacts.engines import binding_to_json, write_engine
-    from trtplug.reporting import versions
+    from trtplug.versions import versions
 
     file = io.BytesIO()
     write_engine(file, engine, versions())

@@ -7,23 +7,12 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
-from torch.utils._sympy import functions as sympy_functions
 
 from trtplug_registry import lowering_pass
 
 _SIZE = torch.ops.aten.sym_size.int
-
-_BINARY: Mapping[Any, Callable[..., Any]] = {
-    sympy_functions.FloorDiv: operator.floordiv,
-    sympy_functions.CleanDiv: operator.floordiv,
-    sympy_functions.Mod: operator.mod,
-    sympy_functions.PythonMod: operator.mod,
-    sympy_functions.Max: torch.sym_max,
-    sympy_functions.Min: torch.sym_min,
-}
 
 
 @lowering_pass("sizes-from-inputs", after=["constant-folding"])
@@ -46,6 +35,20 @@ class _Sizes:
         self.written: set[fx.Node] = set()
         self.place: fx.Node | None = None
         self.changed = False
+
+    @functools.cached_property
+    def binary(self) -> Mapping[Any, Callable[..., Any]]:
+        """What computes each of Torch's own sympy functions; imported only where a size is symbolic."""
+        from torch.utils._sympy import functions
+
+        return {
+            functions.FloorDiv: operator.floordiv,
+            functions.CleanDiv: operator.floordiv,
+            functions.Mod: operator.mod,
+            functions.PythonMod: operator.mod,
+            functions.Max: torch.sym_max,
+            functions.Min: torch.sym_min,
+        }
 
     def run(self) -> bool:
         for node in self.graph.nodes:
@@ -83,7 +86,7 @@ class _Sizes:
             return True
         if expression.is_Pow:
             return bool(expression.exp.is_Integer and expression.exp > 0) and self._writable(expression.base)
-        known = expression.is_Add or expression.is_Mul or expression.func in _BINARY
+        known = expression.is_Add or expression.is_Mul or expression.func in self.binary
         return bool(known) and all(map(self._writable, expression.args))
 
     def _write(self, expression: Any) -> Any:
@@ -95,11 +98,13 @@ class _Sizes:
         if expression.is_Pow:
             factors = [self._write(expression.base)] * int(expression.exp)
             return functools.reduce(lambda one, two: self._call(operator.mul, (one, two)), factors)
+        from sympy import default_sort_key
+
         commutes = expression.is_Add or expression.is_Mul
         function = (
-            operator.add if expression.is_Add else operator.mul if expression.is_Mul else _BINARY[expression.func]
+            operator.add if expression.is_Add else operator.mul if expression.is_Mul else self.binary[expression.func]
         )
-        parts = sorted(expression.args, key=sympy.default_sort_key) if commutes else expression.args
+        parts = sorted(expression.args, key=default_sort_key) if commutes else expression.args
         return functools.reduce(lambda one, two: self._call(function, (one, two)), map(self._write, parts))
 
     def _call(self, function: Any, args: tuple[Any, ...]) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import keyword
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -14,6 +15,8 @@ from torch._ops import OpOverload, OpOverloadPacket
 
 from trtplug_registry.domain import Domain
 from trtplug_registry.errors import DeclarationError
+
+_VARIADIC = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 Target: TypeAlias = OpOverload | OpOverloadPacket | str
 Convert: TypeAlias = Callable[..., Any]
@@ -173,18 +176,39 @@ def parameter_name(argument: str) -> str:
 
 def signature_mismatch(function: Convert, overload: OpOverload) -> str | None:
     """How the function's parameters (after ``ctx``) differ from the schema's, or None."""
-    parameters = list(inspect.signature(function).parameters.values())[1:]
+    parameters = _parameters(function)[1:]
     arguments = overload._schema.arguments
     expected = [parameter_name(argument.name) for argument in arguments]
-    if [parameter.name for parameter in parameters] != expected:
-        return f"its parameters after ctx are {[p.name for p in parameters]}, the schema's are {expected}"
-    for parameter, argument in zip(parameters, arguments, strict=True):
-        if argument.kwarg_only != (parameter.kind is inspect.Parameter.KEYWORD_ONLY):
-            return f"{parameter.name!r} is{'' if argument.kwarg_only else ' not'} keyword-only in the schema"
+    names = [name for name, _, _ in parameters]
+    if names != expected:
+        return f"its parameters after ctx are {names}, the schema's are {expected}"
+    for (name, keyword_only, ours), argument in zip(parameters, arguments, strict=True):
+        if argument.kwarg_only != keyword_only:
+            return f"{name!r} is{'' if argument.kwarg_only else ' not'} keyword-only in the schema"
         default = argument.default_value if argument.has_default_value() else inspect.Parameter.empty
-        if not _same_default(parameter.default, default):
-            return f"the default of {parameter.name!r} is {_show(parameter.default)}, the schema's is {_show(default)}"
+        if not _same_default(ours, default):
+            return f"the default of {name!r} is {_show(ours)}, the schema's is {_show(default)}"
     return None
+
+
+def _parameters(function: Convert) -> list[tuple[str, bool, Any]]:
+    """Of each parameter its name, whether it is keyword-only, and its default.
+
+    What `inspect.signature` says, read off the code where that is all there is to it: a registry asks a thousand times.
+    """
+    bound, plain = 0, function
+    if type(function) is functools.partial and not function.keywords:
+        bound, plain = len(function.args), function.func
+    code = getattr(plain, "__code__", None)
+    if type(plain) is not types.FunctionType or vars(plain) or code.co_flags & _VARIADIC or code.co_posonlyargcount:
+        found = inspect.signature(function).parameters.values()
+        return [(p.name, p.kind is inspect.Parameter.KEYWORD_ONLY, p.default) for p in found]
+    names, defaults = code.co_varnames[: code.co_argcount], plain.__defaults__ or ()
+    padded = (*(inspect.Parameter.empty,) * (len(names) - len(defaults)), *defaults)
+    positional = [(name, False, default) for name, default in zip(names, padded, strict=True)]
+    only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    known = plain.__kwdefaults__ or {}
+    return positional[bound:] + [(name, True, known.get(name, inspect.Parameter.empty)) for name in only]
 
 
 def check_signature(converter: Converter, overload: OpOverload) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _SIMPLE = (int, float, complex, str, bytes, bool, type(None))
+_PLAIN = frozenset(_SIMPLE)
 _LIBRARIES = frozenset({"torch", *sys.stdlib_module_names})
 """Their functions count by name: versions are hashed elsewhere, and what they keep in globals changes as they run."""
 
@@ -51,7 +52,7 @@ def _feed(digest: Any, value: Any, visited: set[int]) -> None:
         else:
             _feed_function(digest, value, visited)
     elif isinstance(value, types.CodeType):
-        for part in (value.co_code, value.co_names, value.co_varnames, *value.co_consts):
+        for part in (value.co_code, value.co_names, value.co_varnames, value.co_consts):
             _feed(digest, part, visited)
     elif isinstance(value, types.MethodType):
         _feed(digest, value.__func__, visited)
@@ -66,6 +67,9 @@ def _feed(digest: Any, value: Any, visited: set[int]) -> None:
 
 
 def _feed_container(digest: Any, value: Any, visited: set[int]) -> None:
+    if type(value) is tuple and _PLAIN.issuperset(map(type, value)):  # most are, and one repr tells all
+        digest.update(f"{value!r};".encode())
+        return
     digest.update(f"{type(value).__name__}{len(value)}(".encode())
     if isinstance(value, dict):
         for key in sorted(value, key=_stable_repr):

@@ -14,8 +14,8 @@ from trtplug.cache.kept import Kept
 from trtplug.cache.store import CacheWarning, EngineCache
 from trtplug.cache.work import Circumstances, Undescribable, Work, circumstances, describe
 from trtplug.engine import CompiledEngine
-from trtplug.reporting import versions
 from trtplug.settings import Settings
+from trtplug.versions import versions
 from trtplug_registry import Registry
 
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch._ops import OpOverload
-from torch.export import ExportedProgram
 
 from trtplug.assembly import registry_for
-from trtplug.compilation import explain
 from trtplug.covering.memory import remembered
 from trtplug.covering.ops import CandidateRecord, OpCoverage, OpStatus, judge
 from trtplug.covering.opsets import is_op, overloads_in, zoo
 from trtplug.covering.report import CoverageReport
 from trtplug.logs import configure_log
-from trtplug.report import CompilationReport
-from trtplug.reporting import versions
 from trtplug.settings import Settings
-from trtplug.tracing import Program
+from trtplug.versions import versions
 from trtplug_registry import Registry
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from trtplug.report import CompilationReport
+    from trtplug.tracing import Program
 
 __all__ = ["CandidateRecord", "CoverageReport", "OpCoverage", "OpStatus", "coverage"]
 
@@ -56,6 +58,8 @@ def coverage(
     if isinstance(subject, str):
         ops = _judged(assembled, overloads_in(subject, assembled), subject)
         return CoverageReport(subject, "op" if is_op(subject) else "opset", ops, found, settings)
+    from trtplug.compilation import explain  # the pipeline, which a question about ops does without
+
     model = explain(subject, args, kwargs, registry=assembled, **settings)
     return CoverageReport(name or type(subject).__name__, "model", _ops_of(model), found, settings, model)
 

@@ -14,9 +14,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from trtplug.covering.samples import sample
 from trtplug.errors import op_name
-from trtplug.lowering import Lifted, lower_lifted
 from trtplug_registry import Converter, Reason, ReasonCode, Registry, nature, qualified_name
 
 
@@ -167,6 +165,9 @@ def follow(registry: Registry, op: OpOverload) -> dict[str, Any]:
     schema = op._schema
     if op not in registry.decompositions and not _is_composite(op) and schema.returns and not schema.is_mutable:
         return _unsupported(op, alone)
+    from trtplug.covering.samples import sample
+    from trtplug.lowering import Lifted, lower_lifted  # most questions are answered without lowering anything
+
     with _quiet():
         graph_module = sample(op)
         if graph_module is None:

@@ -8,11 +8,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtplug.covering.ops import CandidateRecord, OpCoverage, OpStatus, reason_of
 from trtplug.errors import SettingsError
-from trtplug.report import CompilationReport, share
+from trtplug.page import share
+
+if TYPE_CHECKING:
+    from trtplug.report import CompilationReport
 
 FORMAT, VERSION = "trtplug-coverage", 1
 

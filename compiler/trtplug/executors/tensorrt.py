@@ -15,8 +15,6 @@ from trtplug.executors.contexts import Contexts
 from trtplug.executors.graphs import GraphedSession
 from trtplug.executors.kernels import KernelStore
 from trtplug.executors.session import Failure, Session, same_device
-from trtplug.network import NetworkBuilder
-from trtplug.network.logger import new_logger
 from trtplug_registry import CONTRACT, Engine, Executor, RunOptions, hookimpl
 
 trtplug_contract = CONTRACT
@@ -36,6 +34,8 @@ def _unavailable() -> str | None:
         trt = library()
     except TensorRTUnavailable as error:
         return str(error)
+    from trtplug.network import NetworkBuilder  # where there is no GPU, nobody needs it
+
     network = NetworkBuilder()
     source = network.add_input("x", torch.float32, (1,))
     network.mark_output(network.add("identity", source).get_output(0), "y")
@@ -66,6 +66,8 @@ class EngineRun:
     """
 
     def __init__(self, engine: Engine, options: RunOptions = RunOptions()) -> None:  # noqa: B008  it is frozen
+        from trtplug.network.logger import new_logger
+
         assert engine.plan is not None
         self.engine, self.options = engine, options
         self._logger = new_logger()

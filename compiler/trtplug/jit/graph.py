@@ -26,8 +26,8 @@ from trtplug.jit.tracing import fake_inputs, trace
 from trtplug.lowering import Lifted, Mutation, apply_mutations, graphs, lower_lifted
 from trtplug.partition import link
 from trtplug.report import CompilationReport, NodeRecord
-from trtplug.reporting import versions
 from trtplug.turns import tracing_turn
+from trtplug.versions import versions
 from trtplug_registry import Reason, ReasonCode
 
 _log = logging.getLogger(__name__)

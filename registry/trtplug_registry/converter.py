@@ -199,8 +199,8 @@ def _parameters(function: Convert) -> list[tuple[str, bool, Any]]:
     bound, plain = 0, function
     if type(function) is functools.partial and not function.keywords:
         bound, plain = len(function.args), function.func
-    code = getattr(plain, "__code__", None)
-    if type(plain) is not types.FunctionType or vars(plain) or code.co_flags & _VARIADIC or code.co_posonlyargcount:
+    code = plain.__code__ if type(plain) is types.FunctionType and not vars(plain) else None
+    if code is None or code.co_flags & _VARIADIC or code.co_posonlyargcount:
         found = inspect.signature(function).parameters.values()
         return [(p.name, p.kind is inspect.Parameter.KEYWORD_ONLY, p.default) for p in found]
     names, defaults = code.co_varnames[: code.co_argcount], plain.__defaults__ or ()

@@ -52,8 +52,8 @@ def _feed(digest: Any, value: Any, visited: set[int]) -> None:
         else:
             _feed_function(digest, value, visited)
     elif isinstance(value, types.CodeType):
-        for part in (value.co_code, value.co_names, value.co_varnames, value.co_consts):
-            _feed(digest, part, visited)
+        for what in (value.co_code, value.co_names, value.co_varnames, value.co_consts):
+            _feed(digest, what, visited)
     elif isinstance(value, types.MethodType):
         _feed(digest, value.__func__, visited)
         _feed(digest, getattr(value.__self__, "__dict__", {}), visited)

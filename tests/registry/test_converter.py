@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+
 import pytest
 import torch
 
 from trtplug_registry import FLOATS, Anything, DeclarationError, Domain, Static, Tensor, converter, converter_table
+from trtplug_registry.converter import _parameters
 
 aten = torch.ops.aten
 BINARY = Domain(self=Tensor(), other=Tensor(), alpha=Static())
@@ -90,3 +94,45 @@ def test_a_table_makes_one_converter_per_row():
         return op
 
     assert [(c.target, c.function(None, None)) for c in unary] == [(aten.exp.default, "EXP"), (aten.log.default, "LOG")]
+
+
+def _of_every_kind():
+    def plain(ctx, self, dim=0, *, out_dtype, keepdim=False):
+        pass
+
+    def positional(ctx, self, /, dim=0):
+        pass
+
+    def variadic(ctx, *args, **kwargs):
+        pass
+
+    @functools.wraps(plain)
+    def wrapped(*args, **kwargs):
+        pass
+
+    class Callable:
+        def __call__(self, ctx, x, *, dim=1):
+            pass
+
+    return [
+        plain,
+        positional,
+        variadic,
+        wrapped,
+        Callable(),
+        Callable().__call__,
+        lambda ctx: None,
+        functools.partial(plain, "row"),
+        functools.partial(plain, "row", "ctx"),
+        functools.partial(plain, out_dtype=None),
+        functools.partial(functools.partial(plain, 1), 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "function", _of_every_kind(), ids=lambda function: getattr(function, "__name__", type(function).__name__)
+)
+def test_parameters_are_read_as_inspect_reads_them(function):
+    expected = inspect.signature(function).parameters.values()
+    found = [(p.name, p.kind is inspect.Parameter.KEYWORD_ONLY, p.default) for p in expected]
+    assert _parameters(function) == found

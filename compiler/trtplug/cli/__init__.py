@@ -13,8 +13,8 @@ import typer
 
 from trtplug.cli.bisect import bisect
 from trtplug.cli.coverage import coverage
-from trtplug.cli.failure import failure
 from trtplug.cli.options import with_settings
+from trtplug_registry import TrtplugError
 
 app = typer.Typer(
     help="PyTorch models into TensorRT engines, every converter and lowering pass a plugin.",
@@ -114,7 +114,7 @@ def certify_command(
         from trtplug.cli.certify import judged, print_verdicts, summary
         from trtplug.testing import Status, plugin_cases
     except ModuleNotFoundError as error:
-        raise failure(f"certify needs the test kit ({error}): pip install trtplug[testing]") from error
+        raise TrtplugError(f"certify needs the test kit ({error}): pip install trtplug[testing]") from error
 
     cases = plugin_cases(plugin, profile=profile)
     verdicts = judged(cases, profile, executor, show=not json and sys.stderr.isatty())
@@ -159,17 +159,17 @@ def load_model(name: str) -> Any:
     if ".py:" not in name:
         file = _file_of(name, name)
         if file.suffix != ".pt2":
-            raise failure(f"model {name!r}: name a .pt2 file or FILE.py:FUNCTION")
+            raise TrtplugError(f"model {name!r}: name a .pt2 file or FILE.py:FUNCTION")
         try:
             return torch.export.load(str(file))
         except Exception as error:  # whatever a file that is something else makes Torch raise
-            raise failure(f"{name} is not an exported program: {type(error).__name__}: {error}") from error
+            raise TrtplugError(f"{name} is not an exported program: {type(error).__name__}: {error}") from error
     made = make_model(name)
     if isinstance(made, trtplug.Program | torch.export.ExportedProgram):
         return made
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
         found = type(made).__name__
-        raise failure(f"model {name!r}: the function returned {found}, not (module, example_args)")
+        raise TrtplugError(f"model {name!r}: the function returned {found}, not (module, example_args)")
     return trtplug.trace(made[0], example_args(name, made[1]))
 
 
@@ -180,7 +180,9 @@ def example_args(name: str, args: Any) -> tuple[Any, ...]:
         TrtplugError: they are neither a tuple nor a list.
     """
     if not isinstance(args, tuple | list):
-        raise failure(f"model {name!r}: example_args are a {type(args).__name__}, not a tuple: (x,) for one argument")
+        raise TrtplugError(
+            f"model {name!r}: example_args are a {type(args).__name__}, not a tuple: (x,) for one argument"
+        )
     return tuple(args)
 
 
@@ -194,21 +196,21 @@ def make_model(name: str) -> Any:
     file = _file_of(name, path)
     spec = importlib.util.spec_from_file_location(file.stem, file) if function else None
     if spec is None or spec.loader is None:
-        raise failure(f"model {name!r}: name FILE.py:FUNCTION")
+        raise TrtplugError(f"model {name!r}: name FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
     sys.path.insert(0, str(file.resolve().parent))  # what Python does for a script: its neighbours can be imported
     spec.loader.exec_module(module)
     make = getattr(module, function, None)
     if not callable(make):
-        raise failure(f"model {name!r}: {path} has no function {function!r}")
+        raise TrtplugError(f"model {name!r}: {path} has no function {function!r}")
     return make()
 
 
 def _file_of(name: str, path: str) -> Path:
     file = Path(path)
     if not file.is_file():
-        raise failure(f"model {name!r}: there is no file {path!r}; name a .pt2 file or FILE.py:FUNCTION")
+        raise TrtplugError(f"model {name!r}: there is no file {path!r}; name a .pt2 file or FILE.py:FUNCTION")
     return file
 
 
@@ -230,7 +232,7 @@ def write_page(path: Path, report: Any) -> None:
     try:
         path.write_text(report.to_html(), encoding="utf-8")
     except OSError as error:
-        raise failure(f"cannot write {path}: {error.strerror}") from error
+        raise TrtplugError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager
@@ -238,11 +240,7 @@ def _plain_errors() -> Iterator[None]:
     """Our own errors are messages, not tracebacks."""
     try:
         yield
-    except Exception as error:
-        from trtplug_registry import TrtplugError
-
-        if not isinstance(error, TrtplugError):
-            raise
+    except TrtplugError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trtplug.cli.failure import failure
+from trtplug_registry import TrtplugError
 
 DEPARTS = 3
 """The exit status where a departure was found."""
@@ -32,10 +32,10 @@ def bisect(
     from trtplug.departure import find_departure
 
     if not output.parent.is_dir():
-        raise failure(f"cannot write {output}: there is no folder {str(output.parent)!r}")
+        raise TrtplugError(f"cannot write {output}: there is no folder {str(output.parent)!r}")
     made = make_model(model)
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
-        raise failure(f"model {model!r}: bisect needs arguments to run it with; return (module, example_args)")
+        raise TrtplugError(f"model {model!r}: bisect needs arguments to run it with; return (module, example_args)")
     module, args = made
     found = find_departure(
         module.eval(), example_args(model, args), tolerance=tolerance, executor=executor, min_block_size=min_block_size

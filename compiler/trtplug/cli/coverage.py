@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 import typer
 
-from trtplug.cli.failure import failure
+from trtplug_registry import TrtplugError, unknown_name
 
 BELOW, NEW_FALLBACK = 3, 4
 """Exit statuses of --fail-under and --fail-on-new-fallback."""
@@ -105,7 +105,7 @@ def report_on(subject: str) -> Any:
     settings = _settings(query)
     if name.endswith(".json"):
         if query:
-            raise failure(f"{subject}: a saved report has the settings that it was made with")
+            raise TrtplugError(f"{subject}: a saved report has the settings that it was made with")
         return read_ops(Path(name))
     if name.endswith(".pt2") or ".py:" in name:
         return trtplug.coverage(load_model(name), name=name, **settings)
@@ -115,7 +115,6 @@ def report_on(subject: str) -> Any:
 def _settings(query: str) -> dict[str, Any]:
     """Settings from ``name=value&name=value``; a list takes commas, or its name again."""
     from trtplug.settings import Settings
-    from trtplug_registry import unknown_name
 
     defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
     made: dict[str, Any] = {}
@@ -131,11 +130,11 @@ def _value(name: str, text: str, default: Any, before: Any) -> Any:
         return (*before, *filter(None, text.split(",")))
     if isinstance(default, bool):
         if text not in ("true", "false", ""):
-            raise failure(f"{name}={text}: must be true or false")
+            raise TrtplugError(f"{name}={text}: must be true or false")
         return text != "false"
     if isinstance(default, int) or (default is None and text.lstrip("-").isdigit()):
         try:
             return int(text)
         except ValueError:
-            raise failure(f"{name}={text}: must be a whole number") from None
+            raise TrtplugError(f"{name}={text}: must be a whole number") from None
     return text

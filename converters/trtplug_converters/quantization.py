@@ -311,6 +311,34 @@ def one_scale() -> Relation:
     )
 
 
+def scale_of_axis() -> Relation:
+    def holds(call: Any) -> bool:
+        scale, tensor = call["scale"], call["tensor"]
+        axes = _split(scale.shape)
+        if not axes:
+            return True
+        return len(axes) == 1 and scale.rank == tensor.rank and scale.shape[axes[0]] == tensor.shape[axes[0]]
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        shape = call["tensor"].shape
+        axis = choose.integer(-1, len(shape) - 1)
+        sizes = [size if place == axis else 1 for place, size in enumerate(shape)]
+        call["scale"] = call["scale"]._replace(shape=tuple(sizes))
+
+    return Relation(
+        "one scale for the tensor, or one for each place on one axis",
+        ("scale", "tensor"),
+        holds,
+        arrange,
+        "a layer has one scale, or some along an axis",
+    )
+
+
+def _split(shape: Any) -> list[int]:
+    """The axes on which there is more than one scale, or may be."""
+    return [axis for axis, size in enumerate(shape) if type(size) is not int or size != 1]
+
+
 @converter(
     "torchao::quantize_affine_float8_non_decomposed",
     Domain(
@@ -332,7 +360,7 @@ def quantize_float8(ctx: ConverterContext, tensor: Any, scale: Any, float8_dtype
 @converter(
     "torchao::dequantize_affine_float8_non_decomposed",
     Domain(
-        one_scale(),
+        scale_of_axis(),
         tensor=Tensor((torch.float8_e4m3fn,), because="TensorRT's float8 is e4m3fn"),
         scale=Tensor((torch.float32,), values=(2.0**-10, 8.0)),
         output_dtype=Only(6, *FLOATS, because="TensorRT has no float64"),
@@ -344,7 +372,9 @@ def dequantize_float8(ctx: ConverterContext, tensor: Any, scale: Any, output_dty
 
     (The schema spells float32 6.)
     """
-    return _layer(ctx, tensor, ctx.reshape(scale, ()), ctx.outputs[0].dtype)
+    axes = _split(ctx.sizes(scale))
+    shape = tuple(ctx.sizes(scale)[axis] for axis in axes)
+    return _layer(ctx, tensor, ctx.reshape(scale, shape), ctx.outputs[0].dtype, axes[0] if axes else None)
 
 
 CONVERTERS: tuple[Converter, ...] = (

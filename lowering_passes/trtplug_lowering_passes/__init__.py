@@ -17,6 +17,7 @@ from trtplug_lowering_passes.common_subexpressions import merge_common_subexpres
 from trtplug_lowering_passes.constant_folding import fold_constants, fold_constants_early
 from trtplug_lowering_passes.dead_code import remove_dead_code, remove_dead_code_early
 from trtplug_lowering_passes.expansions import canonical_expansions
+from trtplug_lowering_passes.fake_quantization import spell_out_fake_quantization
 from trtplug_lowering_passes.gelu import recognise_gelu
 from trtplug_lowering_passes.linear_bias import fuse_bias
 from trtplug_lowering_passes.no_ops import remove_no_ops, remove_no_ops_early
@@ -42,6 +43,7 @@ def trtplug_lowering_passes() -> tuple[LoweringPass, ...]:
         remove_no_ops_early,
         canonical_views_early,
         spell_out_torchao,
+        spell_out_fake_quantization,
         canonical_quantization,
         fold_constants_early,
         canonical_writes,

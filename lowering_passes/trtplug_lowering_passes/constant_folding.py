@@ -30,6 +30,8 @@ NEVER = frozenset(
         aten.quantize_per_channel,
         aten.fake_quantize_per_tensor_affine,
         aten.fake_quantize_per_channel_affine,
+        aten.fake_quantize_per_tensor_affine_cachemask,
+        aten.fake_quantize_per_channel_affine_cachemask,
         aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams,
         aten.item,
         aten._local_scalar_dense,

@@ -186,6 +186,33 @@ def test_constant_parameters_are_read():
     torch.testing.assert_close(compiled(ROWS), module(ROWS), rtol=0, atol=0.0401)
 
 
+def test_fake_quantization_becomes_layers():
+    """As training for quantization leaves it: weights are rounded at compile time, and int8 in the engine."""
+
+    class Faked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+            self.register_buffer("scales", self.up.weight.detach().abs().amax(1) / 127)
+            self.register_buffer("zeros", torch.zeros(32, dtype=torch.int32))
+
+        def forward(self, x):
+            fake = torch.fake_quantize_per_tensor_affine
+            up = torch.fake_quantize_per_channel_affine(self.up.weight, self.scales, self.zeros, 0, -127, 127)
+            hidden = torch.relu(nn.functional.linear(fake(x, 0.03, 0, -128, 127), up, self.up.bias))
+            down = fake(self.down.weight, 0.002, 0, -128, 127)
+            return nn.functional.linear(fake(hidden, 0.01, 3, 0, 255), down, self.down.bias)
+
+    torch.manual_seed(0)
+    module = Faked().eval()
+    compiled = trtplug.compile(module, (ROWS,))
+    assert len(compiled.report.engines) == 1
+    assert not compiled.report.torch_ops
+    found = layers(compiled)
+    assert (found["quantize"], found["dequantize"]) == (1, 4), "an asymmetric grid is arithmetic"
+    near(compiled(ROWS), module(ROWS))
+
+
 def test_unsigned_bytes_that_others_read_stay_in_torch():
     class Bytes(nn.Module):
         def forward(self, x):
@@ -306,9 +333,18 @@ def test_a_model_that_torchao_has_quantized(pt2e, make, x, products, symmetric):
     assert (compiled(x) - original(x)).abs().max() < 0.1 * original(x).abs().max(), "the float model, nearly"
 
 
-@pytest.mark.parametrize("config", ["IntxWeightOnlyConfig", "Int8WeightOnlyConfig"])
+CONFIGS = {
+    "IntxWeightOnlyConfig": lambda ao: ao.IntxWeightOnlyConfig(),
+    "Int8WeightOnlyConfig": lambda ao: ao.Int8WeightOnlyConfig(),
+    "groups of int8": lambda ao: ao.IntxWeightOnlyConfig(torch.int8, granularity=ao.PerGroup(8)),
+    "groups of int4": lambda ao: ao.IntxWeightOnlyConfig(torch.int4, granularity=ao.PerGroup(8)),
+    "Float8WeightOnlyConfig": lambda ao: ao.Float8WeightOnlyConfig(),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
 def test_weights_that_torchao_has_quantized(config):
-    """By ``quantize_``, as it is exported: weights are int8 in the engine, activations are floats."""
+    """By ``quantize_``, as it is exported: weights are int8 or float8 in the engine, activations are floats."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchao's own
         quantization = pytest.importorskip(
@@ -316,7 +352,7 @@ def test_weights_that_torchao_has_quantized(config):
         )
         torch.manual_seed(0)
         module = Block().eval()
-        quantization.quantize_(module, getattr(quantization, config)())
+        quantization.quantize_(module, CONFIGS[config](quantization))
         exported = torch.export.export(module, (ROWS,))
     compiled = trtplug.compile(exported)
     assert len(compiled.report.engines) == 1

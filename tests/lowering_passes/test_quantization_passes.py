@@ -8,7 +8,14 @@ import torch.ao.quantization.fx._decomposed
 from conftest_passes import apply, graph_of, targets
 from torch import nn
 
-from trtplug_lowering_passes import canonical_quantization, fold_constants, remove_no_ops_early, spell_out_torchao
+from trtplug_lowering_passes import (
+    canonical_quantization,
+    fold_constants,
+    remove_no_ops_early,
+    spell_out_fake_quantization,
+    spell_out_torchao,
+)
+from trtplug_registry import take_notes
 
 q = torch.ops.quantized_decomposed
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)) * 4
@@ -78,6 +85,95 @@ def test_a_dequantized_weight_is_never_folded():
     graph = graph_of(Weight(), X)
     apply(fold_constants, graph, X)
     assert {"dequantize_per_channel.default", "dequantize_per_tensor.default"} <= set(targets(graph))
+
+
+# --- fake quantization ------------------------------------------------------------------------------------------------
+
+SCALES = torch.rand(6, generator=torch.Generator().manual_seed(1)) * 0.1 + 0.01
+ZEROS = torch.arange(6, dtype=torch.int32) // 3
+
+
+class Faked(nn.Module):
+    """Fake quantization of what comes in, or of a weight."""
+
+    def __init__(self, function, weight=False):
+        super().__init__()
+        self.function = function
+        self.register_buffer("scales", SCALES)
+        self.register_buffer("zeros", ZEROS)
+        self.register_buffer("one", torch.tensor(0.03))
+        self.register_buffer("none", torch.tensor(2, dtype=torch.int32))
+        self.register_buffer("on", torch.tensor([1]))
+        self.register_buffer("off", torch.tensor([0]))
+        self.weight = nn.Parameter(X.clone() * 3) if weight else None
+
+    def forward(self, x):
+        fake = self.function(self, x if self.weight is None else self.weight)
+        return fake if self.weight is None else x + fake
+
+
+aten = torch.ops.aten
+GRIDS = [(-128, 127), (-127, 127), (-8, 7), (0, 255), (0, 127)]
+FAKES = {
+    "numbers": lambda self, x, *grid: torch.fake_quantize_per_tensor_affine(x, 0.03, 2, *grid),
+    "tensors": lambda self, x, *grid: torch.fake_quantize_per_tensor_affine(x, self.one, self.none, *grid),
+    "channels": lambda self, x, *grid: torch.fake_quantize_per_channel_affine(x, self.scales, self.zeros, 1, *grid),
+    "decomposed": lambda self, x, *grid: aten.fake_quantize_per_tensor_affine_cachemask(x, 0.03, 2, *grid)[0],
+    "decomposed channels": lambda self, x, *grid: aten.fake_quantize_per_channel_affine_cachemask(
+        x, self.scales, self.zeros, 1, *grid
+    )[0],
+    "switched on": lambda self, x, *grid: aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
+        x, self.one, self.none, self.on, *grid
+    )[0],
+}
+
+
+@pytest.mark.parametrize("weight", [False, True], ids=["input", "weight"])
+@pytest.mark.parametrize("name", FAKES)
+def test_fake_quantization_is_a_pair_of_ops(name, weight):
+    for grid in GRIDS if name in ("numbers", "channels") else GRIDS[:1]:
+        graph = graph_of(Faked(lambda self, x, grid=grid: FAKES[name](self, x, *grid), weight), X)
+        assert apply(spell_out_fake_quantization, graph, X), "to the last bit"
+        kind = "channel" if "channels" in name else "tensor"
+        pair = [f"quantize_per_{kind}.default", f"dequantize_per_{kind}.default"]
+        assert targets(graph) == ([pair[1], "add.Tensor"] if weight else pair)
+        held = {node.target: node.meta["val"].dtype for node in graph.graph.find_nodes(op="get_attr")}
+        assert "weight" not in held, "in its place"
+        assert held.get("folded_weight_int8") == (torch.int8 if weight else None)
+        assert take_notes(graph).applied["fake-quantization"] == 1
+
+
+def test_fake_quantization_of_halves():
+    for dtype in (torch.float16, torch.bfloat16):
+        x = X.to(dtype)
+        graph = graph_of(lambda x: (torch.fake_quantize_per_tensor_affine(x, 0.03, 0, -128, 127),), x)
+        assert apply(spell_out_fake_quantization, graph, x)
+
+
+DECLINED = {
+    "the grid has more than 8 bits": lambda self, x: torch.fake_quantize_per_tensor_affine(x, 0.03, 0, -128, 128),
+    "its parameters are computed": lambda self, x: torch.fake_quantize_per_tensor_affine(
+        x, x.max() / 127, self.none, -128, 127
+    ),
+    "its zero point is no integer": lambda self, x: torch.fake_quantize_per_channel_affine(
+        x, self.scales, self.scales, 1, -128, 127
+    ),
+    "its mask is read": lambda self, x: aten.fake_quantize_per_tensor_affine_cachemask(x, 0.03, 2, 0, 255),
+    "it is switched off": lambda self, x: aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
+        x, self.one, self.none, self.off, 0, 255
+    )[0],
+    "TensorRT has no float64": lambda self, x: torch.fake_quantize_per_tensor_affine(x.double(), 0.03, 0, -128, 127),
+}
+
+
+@pytest.mark.parametrize("reason", DECLINED)
+def test_fake_quantization_that_stays(reason):
+    graph = graph_of(Faked(DECLINED[reason]), X)
+    assert not apply(spell_out_fake_quantization, graph, X)
+    assert f"fake-quantization: {reason}" in take_notes(graph).declined
+
+
+# --- torchao ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

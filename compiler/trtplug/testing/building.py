@@ -8,32 +8,26 @@ from hypothesis import strategies as st
 
 from trtplug.convert import convert
 from trtplug.errors import BuildError, ConversionError
-from trtplug.testing.equality import DynamicCall, draw_dynamic, dynamic_code
+from trtplug.testing.equality import draw_dynamic, draw_instance, dynamic_code
 from trtplug.testing.errors import EnoughError
-from trtplug.testing.graphs import Instance, allowed_results, batch_graph
-from trtplug.testing.trial import Trial
+from trtplug.testing.graphs import Instance, batch_graph
+from trtplug.testing.symbolic import DynamicCall
+from trtplug.testing.trial import Memory, Trial
 
 
 def builds(trial: Trial) -> None:
-    """Law 3: TensorRT builds what is supported: many static calls in one engine, then dynamic ones, one engine each."""
-    instances: list[Instance] = []
-    dynamic: list[DynamicCall] = []
+    """Law 3: TensorRT builds what is supported: many static calls in one engine, then dynamic ones, one engine each.
 
-    def static(data: st.DataObject) -> None:
-        well = trial.well_formed(data)
-        constants = trial.draw_constants(data, well.call)
-        trial.graph(well, constants)
-        instances.append((well.call, well.tensors, constants))
-
-    def symbolic(data: st.DataObject) -> None:
-        dynamic.append(draw_dynamic(trial, data))
-        if len(dynamic) == trial.profile.builds - 1:
-            raise EnoughError
-
-    trial.explore(static, trial.profile.calls // 2)
+    They are those that laws 1 and 5 have found right, where these were tried before.
+    """
+    memory, trial.memory.calls, trial.memory.dynamic = Memory(trial.memory.calls, trial.memory.dynamic), None, None
+    most = trial.profile.calls // 2
+    instances = _drawn(trial, most) if memory.calls is None else memory.calls[::2]
     _build_together(trial, instances)
-    if trial.converter.dynamic_shapes:
-        trial.explore(symbolic, trial.profile.builds * 2)
+    if not trial.converter.dynamic_shapes:
+        return
+    most = trial.profile.builds - 1
+    dynamic = _drawn_dynamic(trial, most) if memory.dynamic is None else memory.dynamic[:most]
     for call in dynamic:
         try:
             trial.convert(call.symbolic.graph, call.ranges).build()
@@ -41,24 +35,42 @@ def builds(trial: Trial) -> None:
             trial.fail(str(error), call.symbolic.call, call.tensors, call.constants, dynamic_code(call))
 
 
+def _drawn(trial: Trial, most: int) -> list[Instance]:
+    found: list[Instance] = []
+    trial.explore(lambda data: found.append(draw_instance(trial, data)), most)
+    return found
+
+
+def _drawn_dynamic(trial: Trial, most: int) -> list[DynamicCall]:
+    found: list[DynamicCall] = []
+
+    def check(data: st.DataObject) -> None:
+        found.append(draw_dynamic(trial, data))
+        if len(found) == most:
+            raise EnoughError
+
+    trial.explore(check, 2 * (most + 1))
+    return found
+
+
 def _build_together(trial: Trial, instances: Sequence[Instance]) -> None:
     """Builds all calls in one engine; where that fails, each alone, the smallest first, to name the one at fault."""
     if why_unbuildable(trial, instances) is None:
         return
-    for call, tensors, constants in sorted(instances, key=lambda i: sum(t.numel() for t in i[1].values())):
-        why = why_unbuildable(trial, [(call, tensors, constants)])
+    for one in sorted(instances, key=lambda i: sum(t.numel() for t in i.tensors.values())):
+        why = why_unbuildable(trial, [one])
         if why is not None:
-            trial.fail(why, call, tensors, constants)
-    why = why_unbuildable(trial, instances)
-    call, tensors, constants = instances[-1]
-    trial.fail(f"{len(instances)} calls together, of which this is the last: {why}", call, tensors, constants)
+            trial.fail(why, one.call, one.tensors, one.constants)
+    why, one = why_unbuildable(trial, instances), instances[-1]
+    what = f"{len(instances)} calls together, of which this is the last: {why}"
+    trial.fail(what, one.call, one.tensors, one.constants)
 
 
 def why_unbuildable(trial: Trial, instances: Sequence[Instance]) -> str | None:
     """Why the engine of these calls, side by side, cannot be built; None where it can."""
     if not instances:
         return None
-    module = batch_graph(instances, allowed_results(trial.converter))
+    module = batch_graph([instance.graph for instance in instances])
     try:
         convert(module, lambda node: trial.converter, name="calls").build()
     except (BuildError, ConversionError) as error:

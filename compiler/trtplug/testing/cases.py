@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -11,17 +12,24 @@ import torch
 from trtplug.testing.drawing import dtypes_of
 from trtplug.testing.laws import BY_DTYPE, Law, check_converter, profile_named
 from trtplug.testing.profiles import Profile
+from trtplug.testing.trial import Memory
 from trtplug_registry import Converter, Registry
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LawCase:
-    """One law on one converter, and one dtype where the law depends on it."""
+    """One law on one converter, and one dtype where the law depends on it.
+
+    Attributes:
+        registry, converter, law, dtype: see `check_converter`.
+        memory: shared by the cases of this converter and dtype, so that one law builds what another has drawn.
+    """
 
     registry: Registry
     converter: Converter
     law: Law
     dtype: torch.dtype | None = None
+    memory: Memory | None = None
 
     @property
     def id(self) -> str:
@@ -32,7 +40,15 @@ class LawCase:
     def check(self, profile: Profile | str | None = None, executor: str = "reference") -> None:
         """See `check_converter`; the profile is that of the environment where None is given."""
         chosen = profile_of_environment() if profile is None else profile
-        check_converter(self.registry, self.converter, self.law, dtype=self.dtype, profile=chosen, executor=executor)
+        check_converter(
+            self.registry,
+            self.converter,
+            self.law,
+            dtype=self.dtype,
+            profile=chosen,
+            executor=executor,
+            memory=self.memory,
+        )
 
     def __str__(self) -> str:
         return self.id
@@ -54,6 +70,7 @@ def law_cases(registry: Registry, profile: Profile | str | None = None) -> list[
 
 
 def _cases(registry: Registry, converter: Converter, profile: Profile) -> Iterator[LawCase]:
+    memories: dict[torch.dtype | None, Memory] = collections.defaultdict(Memory)
     for law in Law:
         if law is Law.DYNAMIC and not can_be_dynamic(converter):
             continue
@@ -61,7 +78,7 @@ def _cases(registry: Registry, converter: Converter, profile: Profile) -> Iterat
         if law is Law.DYNAMIC and not profile.every_dtype:
             dtypes = one_of_each_kind(dtypes)
         for dtype in dtypes:
-            yield LawCase(registry, converter, law, dtype)
+            yield LawCase(registry, converter, law, dtype, memories[dtype])
 
 
 def one_of_each_kind(dtypes: tuple[torch.dtype | None, ...]) -> tuple[torch.dtype | None, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +16,10 @@ from trtplug.testing.arguments import Bounds
 from trtplug.testing.drawing import plain_values, values
 from trtplug.testing.drawn import DrawnCall, static_shape
 from trtplug.testing.errors import NotApplicableError
-from trtplug.testing.graphs import allowed_results
+from trtplug.testing.graphs import Instance, allowed_results
 from trtplug.testing.planning import draw_plan
 from trtplug.testing.symbolic import (
+    DynamicCall,
     Point,
     SymbolicCall,
     corner_points,
@@ -33,26 +34,40 @@ from trtplug_registry import Domain, TrtplugError
 def equals_eager(trial: Trial) -> None:
     """Law 1: a supported call, converted and run, equals eager: dtype, then shape, then values."""
 
+    found: list[Instance] = []
+
     def check(data: st.DataObject) -> None:
-        well = trial.well_formed(data)
-        constants = trial.draw_constants(data, well.call)
-        graph = trial.graph(well, constants)
-        try:
-            run = trial.run_of(trial.convert(graph))
-        except TrtplugError as error:
-            trial.fail(f"{type(error).__name__}: {error}", well.call, well.tensors, constants)
-        tensors, eager = well.tensors, well.eager
-        for round in range(trial.profile.values):
-            if round:
-                drawn = data.draw(values(well.call), label="values")
-                tensors = {**drawn, **{place: well.tensors[place] for place in constants}}
-                try:
-                    eager = run_eager(well.call, tensors)
-                except EAGER_ERRORS:
-                    continue
-            compare(trial, run, graph.inputs(tensors), graph.expected(eager), well.call, tensors, constants)
+        instance = draw_instance(trial, data)
+        check_instance(trial, instance)
+        found.append(instance)
 
     trial.explore(check, trial.profile.calls)
+    trial.memory.calls = found
+
+
+def draw_instance(trial: Trial, data: st.DataObject) -> Instance:
+    """Draws a supported call and several values for it."""
+    well = trial.well_formed(data)
+    constants = trial.draw_constants(data, well.call)
+    graph = trial.graph(well, constants)
+    rounds = [(well.tensors, well.eager)]
+    for _ in range(trial.profile.values - 1):
+        drawn = data.draw(values(well.call), label="values")
+        tensors = {**drawn, **{place: well.tensors[place] for place in constants}}
+        with contextlib.suppress(*EAGER_ERRORS):
+            rounds.append((tensors, run_eager(well.call, tensors)))
+    return Instance(well.call, well.tensors, constants, graph, tuple(rounds))
+
+
+def check_instance(trial: Trial, instance: Instance) -> None:
+    """Holds one call to law 1."""
+    call, constants, graph = instance.call, instance.constants, instance.graph
+    try:
+        run = trial.run_of(trial.convert(graph))
+    except TrtplugError as error:
+        trial.fail(f"{type(error).__name__}: {error}", call, instance.tensors, constants)
+    for tensors, eager in instance.rounds:
+        compare(trial, run, graph.inputs(tensors), graph.expected(eager), call, tensors, constants)
 
 
 def compare(
@@ -78,16 +93,6 @@ def compare(
 # --- law 5 ------------------------------------------------------------------------------------------------------------
 
 SYMBOLIC_BOUNDS = Bounds(numel=64, smallest=2)
-
-
-@dataclasses.dataclass(frozen=True)
-class DynamicCall:
-    """A supported call with symbolic sizes, ready to be converted."""
-
-    symbolic: SymbolicCall
-    tensors: Mapping[str, torch.Tensor]
-    constants: tuple[str, ...]
-    ranges: Mapping[sympy.Symbol, Range]
 
 
 def draw_dynamic(
@@ -164,39 +169,58 @@ def agrees_dynamically(trial: Trial) -> None:
     """Law 5: from one build, a dynamic call agrees with eager at min, opt, max and random sizes between."""
     if not trial.converter.dynamic_shapes:
         raise NotApplicableError(f"{trial.name} claims no dynamic shapes")
+    found: list[DynamicCall] = []
     reached = 0
 
     def check(data: st.DataObject) -> None:
         nonlocal reached
         dynamic = draw_dynamic(trial, data)
         reached += 1
-        symbolic = dynamic.symbolic
-        code = dynamic_code(dynamic)
-        guards = len(symbolic.env.guards)
-        try:
-            run = trial.run_of(trial.convert(symbolic.graph, dynamic.ranges))
-        except TrtplugError as error:
-            trial.fail(f"{type(error).__name__}: {error}", symbolic.call, dynamic.tensors, dynamic.constants, code)
-        for guard in symbolic.env.guards[guards:]:
-            what = f"the converter asks for the value of a symbolic size, and leaves the guard {guard.expr}"
-            trial.fail(what, symbolic.call, dynamic.tensors, dynamic.constants, code)
-        fixed = {place: dynamic.tensors[place] for place in dynamic.constants}
-        for point in [*corner_points(dynamic.ranges), *_random_points(trial, data, dynamic.ranges)]:
-            call = call_at(symbolic, point, fixed)
-            if call is None:
-                continue
-            tensors = {**data.draw(values(call), label=f"values at {point}"), **fixed}
-            try:
-                eager = run_eager(call, tensors)
-            except EAGER_ERRORS:
-                tensors = {**plain_values(call), **fixed}
-                eager = run_eager(call, tensors)
-            inputs, expected = symbolic.graph.inputs(tensors), symbolic.graph.expected(eager)
-            compare(trial, run, inputs, expected, call, tensors, dynamic.constants, code)
+        check_dynamic(trial, dynamic, draw_points(trial, data, dynamic))
+        found.append(dynamic)
 
     trial.explore(check, trial.profile.dynamic_calls)
+    trial.memory.dynamic = found
     if not reached:
         raise NotApplicableError(f"{trial.name}: no drawn call has a size that can be symbolic")
+
+
+Calls = list[tuple[DrawnCall, Mapping[str, torch.Tensor], Any]]
+"""Calls at several sizes, each with values and what eager makes of them."""
+
+
+def draw_points(trial: Trial, data: st.DataObject, dynamic: DynamicCall) -> Calls:
+    """A dynamic call at its corners and at random sizes, with values."""
+    fixed = {place: dynamic.tensors[place] for place in dynamic.constants}
+    found: Calls = []
+    for point in [*corner_points(dynamic.ranges), *_random_points(trial, data, dynamic.ranges)]:
+        call = call_at(dynamic.symbolic, point, fixed)
+        if call is None:
+            continue
+        tensors = {**data.draw(values(call), label=f"values at {point}"), **fixed}
+        try:
+            eager = run_eager(call, tensors)
+        except EAGER_ERRORS:
+            tensors = {**plain_values(call), **fixed}
+            eager = run_eager(call, tensors)
+        found.append((call, tensors, eager))
+    return found
+
+
+def check_dynamic(trial: Trial, dynamic: DynamicCall, calls: Calls) -> None:
+    """Holds one dynamic call to law 5."""
+    symbolic, constants, code = dynamic.symbolic, dynamic.constants, dynamic_code(dynamic)
+    guards = len(symbolic.env.guards)
+    try:
+        run = trial.run_of(trial.convert(symbolic.graph, dynamic.ranges))
+    except TrtplugError as error:
+        trial.fail(f"{type(error).__name__}: {error}", symbolic.call, dynamic.tensors, constants, code)
+    for guard in symbolic.env.guards[guards:]:
+        what = f"the converter asks for the value of a symbolic size, and leaves the guard {guard.expr}"
+        trial.fail(what, symbolic.call, dynamic.tensors, constants, code)
+    for call, tensors, eager in calls:
+        inputs, expected = symbolic.graph.inputs(tensors), symbolic.graph.expected(eager)
+        compare(trial, run, inputs, expected, call, tensors, constants, code)
 
 
 def _random_points(trial: Trial, data: st.DataObject, ranges: Mapping[sympy.Symbol, Range]) -> list[Point]:

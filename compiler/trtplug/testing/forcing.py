@@ -12,12 +12,12 @@ from trtplug.errors import BuildError, ConversionError
 from trtplug.testing.building import why_unbuildable
 from trtplug.testing.drawing import plain_values
 from trtplug.testing.drawn import DrawnCall
-from trtplug.testing.equality import DynamicCall, call_at, draw_dynamic
+from trtplug.testing.equality import call_at, draw_dynamic
 from trtplug.testing.errors import EnoughError, LawViolationError, NotApplicableError, UndescribedError
 from trtplug.testing.graphs import CallGraph, Instance
 from trtplug.testing.restrictions import Forbidden, forbidden
 from trtplug.testing.script import script
-from trtplug.testing.symbolic import corner_points
+from trtplug.testing.symbolic import DynamicCall, corner_points
 from trtplug.testing.trial import EAGER_ERRORS, Run, Tally, Trial, run_eager
 from trtplug.testing.verdicts import check_reason
 from trtplug_registry import ReasonCode
@@ -76,7 +76,7 @@ def _force_static(trial: Trial, evidence: Evidence) -> None:
         graph = trial.graph(well, constants)
         evidence.shown = _difference(trial, graph, well.call, well.tensors, well.eager)
         if not evidence.shown:
-            evidence.agreed.append((well.call, well.tensors, constants))
+            evidence.agreed.append(Instance(well.call, well.tensors, constants, graph))
         if evidence.shown or len(evidence.agreed) == trial.profile.forced:
             raise EnoughError
 
@@ -103,7 +103,8 @@ def _force_symbolic(trial: Trial, evidence: Evidence) -> None:
         check_reason(trial, dynamic.symbolic.graph.node, restriction, dynamic.symbolic.call)
         evidence.shown = _symbolic_difference(trial, dynamic)
         if not evidence.shown:
-            evidence.agreed.append((dynamic.symbolic.call, dynamic.tensors, dynamic.constants))
+            symbolic = dynamic.symbolic
+            evidence.agreed.append(Instance(symbolic.call, dynamic.tensors, dynamic.constants, symbolic.graph))
         if evidence.shown or len(evidence.agreed) == max(2, trial.profile.forced // 4):
             raise EnoughError
 
@@ -146,10 +147,10 @@ def _difference_at(
 
 
 def _say(trial: Trial, evidence: Evidence) -> str:
-    call, tensors, constants = evidence.agreed[0]
-    code = script(call, tensors, constants, converter=trial.converter.id, registry=trial.source)
+    one = evidence.agreed[0]
+    code = script(one.call, one.tensors, one.constants, converter=trial.converter.id, registry=trial.source)
     return (
         f"{trial.name} refuses without need ({evidence.restriction}): {len(evidence.agreed)} forbidden calls were"
         " forced past its domain; TensorRT built them all, and their results agree with eager's. Lift the restriction,"
-        f" or find what it is for. One of them:\n{call}\n\n{code}\n"
+        f" or find what it is for. One of them:\n{one.call}\n\n{code}\n"
     )

@@ -71,21 +71,42 @@ def _inputs(writer: GraphWriter, tensors: Mapping[str, torch.Tensor], constants:
             writer.input_like(place, tensor)
 
 
-Instance = tuple[DrawnCall, Mapping[str, torch.Tensor], Sequence[str]]
-"""A call, its tensors by place, and which of them are constants."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Instance:
+    """A call with values, and its graph.
+
+    Attributes:
+        call: what is called.
+        tensors: values by place.
+        constants: the places of those that are constants of the graph.
+        graph: of the call.
+        rounds: these and other values to run it with, each with what eager makes of them.
+    """
+
+    call: DrawnCall
+    tensors: Mapping[str, torch.Tensor]
+    constants: tuple[str, ...]
+    graph: CallGraph
+    rounds: tuple[tuple[Mapping[str, torch.Tensor], Any], ...] = ()
 
 
-def batch_graph(instances: Sequence[Instance], allowed: Sequence[int] | None = None) -> GraphModule:
+def batch_graph(graphs: Sequence[CallGraph]) -> GraphModule:
     """One graph with several calls side by side, so that one engine build judges all of them."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    whole = GraphWriter(mode)
-    writers = [GraphWriter(mode, whole, f"in_{number}_") for number in range(len(instances))]
-    for writer, (_, tensors, constants) in zip(writers, instances, strict=True):
-        _inputs(writer, tensors, constants)
+    root, whole = torch.nn.Module(), Graph()
     outputs: list[Node] = []
-    for writer, (call, _, _) in zip(writers, instances, strict=True):
-        outputs += writer.write(call, allowed)[1].values()
-    return whole.module(outputs)
+    inputs = [(number, graph, node) for number, graph in enumerate(graphs) for node in graph.module.graph.nodes]
+    copies: dict[Node, Node] = {}
+    for number, graph, node in sorted(inputs, key=lambda item: item[2].op != "placeholder"):
+        if node.op == "output":
+            outputs += [copies[result] for result in node.all_input_nodes]
+            continue
+        copies[node] = copy = whole.node_copy(node, copies.__getitem__)
+        if node.op == "placeholder":
+            copy.target = copy.name
+        if node.op == "get_attr":
+            copy.target = f"call_{number}_{node.target}"
+            root.register_buffer(copy.target, getattr(graph.module, str(node.target)))
+    return _module(root, whole, outputs)
 
 
 def bare_node(call: DrawnCall) -> Node:
@@ -104,20 +125,17 @@ class GraphWriter:
 
     Args:
         mode: makes the metadata.
-        shared: another writer, into whose graph this one writes too.
-        prefix: of the inputs' names.
     """
 
-    def __init__(self, mode: FakeTensorMode, shared: GraphWriter | None = None, prefix: str = PREFIX) -> None:
+    def __init__(self, mode: FakeTensorMode) -> None:
         self.mode = mode
-        self.prefix = prefix
-        self.graph: Graph = shared.graph if shared else Graph()
-        self.root: torch.nn.Module = shared.root if shared else torch.nn.Module()
+        self.graph = Graph()
+        self.root = torch.nn.Module()
         self.nodes: dict[str, Node] = {}
         self.places: list[str] = []
 
     def input(self, place: str, fake: torch.Tensor) -> Node:
-        node = self.graph.placeholder(self.prefix + _identifier(place))
+        node = self.graph.placeholder(PREFIX + _identifier(place))
         node.meta["val"] = fake
         self.nodes[place] = node
         self.places.append(place)
@@ -129,7 +147,7 @@ class GraphWriter:
             return self.input(place, torch.empty_strided(tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype))
 
     def constant(self, place: str, tensor: torch.Tensor) -> Node:
-        name = f"constant_{self.prefix}{_identifier(place)}"
+        name = f"constant_{PREFIX}{_identifier(place)}"
         self.root.register_buffer(name, tensor)
         node = self.graph.get_attr(name)
         with self.mode:
@@ -172,9 +190,7 @@ class GraphWriter:
 
     def module(self, outputs: Sequence[Node]) -> GraphModule:
         """The finished graph."""
-        end = self.graph.output(tuple(outputs))
-        end.meta["val"] = tuple(output.meta["val"] for output in outputs)
-        return GraphModule(self.root, self.graph)
+        return _module(self.root, self.graph, outputs)
 
     def finish(
         self, call: DrawnCall, allowed: Sequence[int] | None = None, sizes: Mapping[str, Node] | None = None
@@ -182,6 +198,12 @@ class GraphWriter:
         """The graph of a single call."""
         node, results = self.write(call, allowed, sizes)
         return CallGraph(self.module(list(results.values())), node, tuple(self.places), tuple(results))
+
+
+def _module(root: torch.nn.Module, graph: Graph, outputs: Sequence[Node]) -> GraphModule:
+    end = graph.output(tuple(outputs))
+    end.meta["val"] = tuple(output.meta["val"] for output in outputs)
+    return GraphModule(root, graph)
 
 
 def allowed_results(converter: Converter) -> tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import enum
 from collections.abc import Callable, Mapping
 
@@ -13,7 +14,7 @@ from trtplug.testing.equality import agrees_dynamically, equals_eager
 from trtplug.testing.errors import NotApplicableError
 from trtplug.testing.forcing import refused_with_need
 from trtplug.testing.profiles import CI, PROFILES, Profile
-from trtplug.testing.trial import Trial
+from trtplug.testing.trial import Memory, Trial
 from trtplug.testing.verdicts import order_does_not_matter, refused_with_reason, total
 from trtplug_registry import Converter, Registry, unknown_name
 
@@ -23,9 +24,9 @@ class Law(enum.StrEnum):
 
     EQUALS_EAGER = "equals-eager"
     TOTAL = "total"
+    DYNAMIC = "dynamic"
     BUILDS = "builds"
     REASONS = "reasons"
-    DYNAMIC = "dynamic"
     ORDER = "order"
     REFUSALS = "refusals"
 
@@ -33,9 +34,9 @@ class Law(enum.StrEnum):
 CHECKS: Mapping[Law, Callable[[Trial], None]] = {
     Law.EQUALS_EAGER: equals_eager,
     Law.TOTAL: total,
+    Law.DYNAMIC: agrees_dynamically,
     Law.BUILDS: builds,
     Law.REASONS: refused_with_reason,
-    Law.DYNAMIC: agrees_dynamically,
     Law.ORDER: order_does_not_matter,
     Law.REFUSALS: refused_with_need,
 }
@@ -53,6 +54,7 @@ def check_converter(
     profile: Profile | str = CI,
     executor: str = "reference",
     source: str = "trtplug.registry()",
+    memory: Memory | None = None,
 ) -> None:
     """Holds one converter to one law, or to all of them.
 
@@ -64,6 +66,7 @@ def check_converter(
         profile: how much is tried.
         executor: runs the networks: ``"reference"``, or an executor's name.
         source: an expression for the registry, for the scripts in messages.
+        memory: what one law leaves to the next of this converter and dtype.
 
     Raises:
         LawViolationError: the law does not hold; the message holds a script that shows it.
@@ -75,11 +78,13 @@ def check_converter(
     if more:
         raise unknown_name("single converter", str(converter), [c.id for c in (found, *more)])
     chosen = profile_named(profile)
+    memories: dict[torch.dtype | None, Memory] = collections.defaultdict(Memory)
     for one in list(Law) if law is None else [_law(law)]:
         dtypes = (dtype,) if dtype is not None or one not in BY_DTYPE else dtypes_of(found.domain)
         for each in dtypes:
             try:
-                CHECKS[one](Trial(registry, found, each, chosen, executor, str(one), source))
+                remembered = memories[each] if memory is None else memory
+                CHECKS[one](Trial(registry, found, each, chosen, executor, str(one), source, remembered))
             except NotApplicableError:
                 if law is not None and len(dtypes) == 1:
                     raise

@@ -131,14 +131,26 @@ def symbolic_call(
         given = enumerate(static_shape(call.tensors[place]))
         shapes[place] = tuple(new_symbol(env, f"{place}_{a}", size) if a in axes else size for a, size in given)
     with _quiet():
-        _trace(call, tensors, constants, plan, env, shapes, allowed)  # its guards decide what is left symbolic
-    shapes = {place: tuple(map(env.replace, map(sympy.sympify, sizes))) for place, sizes in shapes.items()}
-    graph = _trace(call, tensors, constants, plan, env, shapes, allowed)
+        graph = _trace(call, tensors, constants, plan, env, shapes, allowed)  # its guards decide what is left symbolic
+    left = {place: tuple(map(env.replace, map(sympy.sympify, sizes))) for place, sizes in shapes.items()}
+    if left != shapes:
+        graph = _trace(call, tensors, constants, plan, env, left, allowed)
+    shapes = left
     symbols = sorted({s for sizes in shapes.values() for size in sizes for s in size.free_symbols}, key=str)
     if not symbols:
         return None
     hints = {symbol: int(env.backed_var_to_val[symbol]) for symbol in symbols}
     return SymbolicCall(call, plan, graph, shapes, hints, env)
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicCall:
+    """A supported call with symbolic sizes, ready to be converted."""
+
+    symbolic: SymbolicCall
+    tensors: Mapping[str, torch.Tensor]
+    constants: tuple[str, ...]
+    ranges: Mapping[sympy.Symbol, Range]
 
 
 @contextlib.contextmanager

@@ -24,9 +24,10 @@ from trtplug.testing.compare import Mismatch, mismatch, undetermined
 from trtplug.testing.drawing import calls, plain_values, values
 from trtplug.testing.drawn import DrawnCall
 from trtplug.testing.errors import EnoughError, LawViolationError, NotApplicableError, UndescribedError
-from trtplug.testing.graphs import CallGraph, allowed_results, call_graph
+from trtplug.testing.graphs import CallGraph, Instance, allowed_results, call_graph
 from trtplug.testing.profiles import Profile
 from trtplug.testing.script import script
+from trtplug.testing.symbolic import DynamicCall
 from trtplug_registry import Converter, Domain, Reason, Registry, Tensor, unknown_name
 
 Run = Callable[..., tuple[torch.Tensor, ...]]
@@ -61,6 +62,19 @@ class WellFormed:
 
 
 @dataclasses.dataclass
+class Memory:
+    """What laws 1 and 5 have drawn of one converter and dtype and found right: law 3 builds it, drawing being dearer.
+
+    Attributes:
+        calls: static ones; None where law 1 was not tried, or what it left was taken.
+        dynamic: those with symbolic sizes, likewise of law 5.
+    """
+
+    calls: list[Instance] | None = None
+    dynamic: list[DynamicCall] | None = None
+
+
+@dataclasses.dataclass
 class Trial:
     """A converter, and how it is tried.
 
@@ -72,6 +86,7 @@ class Trial:
         executor: runs the networks: ``"reference"``, or the name of an executor that a plugin brings.
         law: in words, for messages.
         source: an expression for the registry, for the scripts in messages.
+        memory: of the laws that were tried before of this converter and dtype.
     """
 
     registry: Registry
@@ -81,6 +96,7 @@ class Trial:
     executor: str = "reference"
     law: str = ""
     source: str = "trtplug.registry()"
+    memory: Memory = dataclasses.field(default_factory=Memory)
     tally: Tally = dataclasses.field(default_factory=Tally)
 
     # --- drawing --------------------------------------------------------------------------------------------------

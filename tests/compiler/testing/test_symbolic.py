@@ -83,8 +83,8 @@ def test_constants_go_into_the_graph_and_results_come_out() -> None:
 
 
 def test_calls_side_by_side_are_one_graph() -> None:
-    instances = [(*call_of(aten.exp.default, (torch.ones(n),), {}), ()) for n in (1, 2, 3)]
-    module = batch_graph(instances)
+    graphs = [call_graph(*call_of(aten.exp.default, (torch.ones(n),), {}), ()) for n in (1, 2, 3)]
+    module = batch_graph(graphs)
     assert [tuple(r.shape) for r in module(*(torch.ones(n) for n in (1, 2, 3)))] == [(1,), (2,), (3,)]
 
 

@@ -26,8 +26,9 @@ import gpu_jobs
 
 from trtplug.testing.parity.pool import Job, Outcome, run_jobs
 
-FAMILIES = ("overhead", "models", "contexts", "tf32", "attention", "layers", "calls")
-TOGETHER = ("tf32", "attention", "layers", "calls")  # many processes at a time; what is timed has the GPU for itself
+FAMILIES = ("overhead", "models", "contexts", "tf32", "attention", "layers", "calls", "dynamic")
+TABLES = ("layers", "calls", "dynamic")  # of the record
+TOGETHER = ("tf32", "attention", *TABLES)  # many processes at a time; what is timed has the GPU for itself
 ERRORS = {  # largest relative error of a model's output; the reasons are in docs/gpu.md
     "float32": 5e-3,
     "float16": 5e-2,
@@ -58,23 +59,23 @@ def jobs(family: str, executor: str, device: str) -> Iterator[Job]:
         for label, flags in FLAGS.items():
             yield Job("gpu_jobs:tf32", (label, flags), 60)
     elif family == "attention":
-        for form in ("plain", "whole", "masked", "causal"):
+        for form in gpu_jobs.ATTENTION_FORMS:
             for dtype in ("float16", "bfloat16", "float32"):
-                for layers, length, width in ((1, 8, 64), (2, 16, 32), (6, 128, 64)):
+                for layers, length, width in gpu_jobs.ATTENTION_SIZES:
                     yield Job("gpu_jobs:attention", (form, dtype, layers, length, width), 60)
     elif family == "layers":
         from trtplug.testing.parity.layers import layer_cases
 
         for case in layer_cases():
             yield Job("trtplug.testing.parity.jobs:layer", (case, executor), 60)
-    elif family == "calls":
+    else:
         import trtplug
-        from trtplug.testing.parity.calls import call_cases
+        from trtplug.testing.parity.calls import call_cases, dynamic_cases
 
-        cases = list(call_cases(trtplug.registry()))
+        cases = list((call_cases if family == "calls" else dynamic_cases)(trtplug.registry()))
         random.Random(0).shuffle(cases)  # a run that is stopped has then seen some of everything
         for case in cases:
-            yield Job("trtplug.testing.parity.jobs:calls", (case, executor), 90)
+            yield Job(f"trtplug.testing.parity.jobs:{family}", (case, executor), 90)
 
 
 class Results:
@@ -107,7 +108,7 @@ def verdict(family: str, outcome: Outcome) -> str:
         return "error"
     if family == "layers":
         return str(outcome.result["verdict"])
-    if family == "calls":
+    if family in ("calls", "dynamic"):
         return (
             "differs" if outcome.result["wrong"] else "agrees" if outcome.result["compared"] else "nothing to compare"
         )
@@ -124,7 +125,7 @@ def print_table(results: Results, planned: dict[str, int]) -> None:
                 print(family, *(f"{k}={v}" for k, v in shown.items()) if row else (outcome.job.arguments, outcome.died))
                 if outcome.error:
                     print("   ", outcome.error.strip().splitlines()[-1][:300])
-    for family in ("layers", "calls"):
+    for family in TABLES:
         for outcome, _ in results.rows[family]:
             word = verdict(family, outcome)
             if word in ("crash", "error"):
@@ -143,12 +144,12 @@ def record(results: Results) -> None:
 
     version = str(library().__version__)
     found = []
-    for family in ("layers", "calls"):
+    for family in TABLES:
         for outcome, result in results.rows[family]:
             word, how = verdict(family, outcome), outcome.died
             if family == "layers" and result:
                 how = result["how"]
-            elif family == "calls" and result and result["wrong"]:
+            elif result and result["wrong"]:
                 how = result["wrong"][0]["call"] + ": " + result["wrong"][0]["finding"]["how"]
             if family == "layers" or word in ("differs", "crash"):
                 case = str(outcome.job.arguments[0])
@@ -177,7 +178,7 @@ def main() -> None:
         if family not in FAMILIES:
             parser.error(f"no family {family!r}: choose among {', '.join(FAMILIES)}")
         todo = list(jobs(family, chosen.executor, device))
-        if family in ("layers", "calls") and chosen.only:
+        if family in TABLES and chosen.only:
             todo = [job for job in todo if re.search(chosen.only, job.arguments[0])]
         planned[family] = len(todo)
         start = time.monotonic()

@@ -271,20 +271,39 @@ def _run_with_flags(s: Any, flags: dict[str, bool]) -> Any:
     return result.cpu()
 
 
-# --- attention layers in whole models ---------------------------------------------------------------------------------
+# --- attention in whole models ----------------------------------------------------------------------------------------
+
+ATTENTION_FORMS = (
+    "layer", "layer masked", "layer causal", "layer whole", "layer scaled by its shape",
+    "layer scaled by its shape causal", "products", "products masked", "products causal",
+    "products softmax in float32",
+)  # fmt: skip
+ATTENTION_SIZES = (
+    (1, 8, 64),
+    (2, 16, 32),
+    (6, 128, 64),
+    (2, 512, 64),
+    (2, 77, 80),
+    (1, 197, 64),
+    (2, 40, 128),
+    (1, 33, 256),
+)
+"""Blocks, length, width of a head."""
 
 
 def attention(form: str, dtype: str, layers: int, length: int, width: int) -> dict[str, Any]:
-    """Blocks of projections and TensorRT's attention layer, as a model has them: does it run?"""
+    """Blocks of projections and attention, as a model has them: does it run?
+
+    Forms: TensorRT's attention ``layer``, decomposable or ``whole``, the scale known or computed from the query's
+    shape; or the ``products`` and the softmax, which is what trtplug makes.
+    """
     from trtplug.testing.parity.sketch import Sketch, ordinary
 
     torch_dtype, heads = getattr(torch, dtype), 4
     s = Sketch(torch_dtype)
     hidden = heads * width
     x = s.input(ordinary(torch_dtype, 1, length, hidden))
-    mask = None
-    if form == "masked":
-        mask = s.input(torch.ones(1, 1, length, length, dtype=torch.bool).tril())
+    mask = s.input(torch.ones(1, 1, length, length, dtype=torch.bool).tril()) if "masked" in form else None
     none = s.trt.MatrixOperation.NONE
 
     def project(source: Any, seed: int) -> Any:
@@ -301,13 +320,13 @@ def attention(form: str, dtype: str, layers: int, length: int, width: int) -> di
             ).get_output(0)
             for part in range(3)
         )
-        kind = s.trt.AttentionNormalizationOp.SOFTMAX
-        q = s.add("elementwise", q, s.constant([[[[width**-0.5]]]], torch_dtype), s.trt.ElementWiseOperation.PROD)
-        layer = s.add("attention", q.get_output(0), k, v, kind, form == "causal", decomposable=form != "whole")
-        if mask is not None:
-            layer.mask = mask
+        q = s.add("elementwise", q, _scale(s, q, form, torch_dtype, width), s.trt.ElementWiseOperation.PROD)
+        attend = _attention_layer if form.startswith("layer") else _attention_products
         joined = s.add(
-            "shuffle", layer.get_output(0), first_transpose=(0, 2, 1, 3), reshape_dims=(1, length, hidden)
+            "shuffle",
+            attend(s, form, q.get_output(0), k, v, mask),
+            first_transpose=(0, 2, 1, 3),
+            reshape_dims=(1, length, hidden),
         ).get_output(0)
         x = s.add("elementwise", x, project(joined, 100 + number), s.trt.ElementWiseOperation.SUM).get_output(0)
     s.output(x)
@@ -323,7 +342,46 @@ def attention(form: str, dtype: str, layers: int, length: int, width: int) -> di
         torch.cuda.synchronize()
         return {**row, "error": _error(result.cpu().double(), reference.double())}
     except Exception as error:
-        return {**row, "error": " ".join(str(error).split())[:400]}
+        return {**row, "failed": " ".join(str(error).split())[:400]}
+
+
+def _scale(s: Any, query: Any, form: str, dtype: torch.dtype, width: int) -> Any:
+    """1 / sqrt(width), a constant or computed from the query's shape."""
+    if "by its shape" not in form:
+        return s.constant([[[[width**-0.5]]]], dtype)
+    shape = s.add("shape", query).get_output(0)
+    size = s.add("gather", shape, s.constant(torch.tensor([3])), 0).get_output(0)
+    root = s.add("unary", s.add("cast", size, s.trt.float32).get_output(0), s.trt.UnaryOperation.SQRT).get_output(0)
+    scale = s.add("unary", root, s.trt.UnaryOperation.RECIP).get_output(0)
+    scale = s.add("shuffle", scale, reshape_dims=(1, 1, 1, 1)).get_output(0)
+    return s.add("cast", scale, query.dtype).get_output(0)
+
+
+def _attention_layer(s: Any, form: str, q: Any, k: Any, v: Any, mask: Any) -> Any:
+    kind = s.trt.AttentionNormalizationOp.SOFTMAX
+    layer = s.add("attention", q, k, v, kind, "causal" in form, decomposable="whole" not in form)
+    if mask is not None:
+        layer.mask = mask
+    return layer.get_output(0)
+
+
+def _attention_products(s: Any, form: str, q: Any, k: Any, v: Any, mask: Any) -> Any:
+    none, transposed = s.trt.MatrixOperation.NONE, s.trt.MatrixOperation.TRANSPOSE
+    scores = s.add("matrix_multiply", q, none, k, transposed).get_output(0)
+    length, dtype = scores.shape[-1], s.dtype
+    if "causal" in form:
+        bias = torch.zeros(1, 1, length, length).masked_fill(~torch.ones(length, length, dtype=torch.bool).tril(), -1e4)
+        scores = s.add("elementwise", scores, s.constant(bias, dtype), s.trt.ElementWiseOperation.SUM).get_output(0)
+    if mask is not None:
+        away = s.constant([[[[-1e4]]]], dtype)
+        bias = s.add("select", mask, s.constant([[[[0.0]]]], dtype), away).get_output(0)
+        scores = s.add("elementwise", scores, bias, s.trt.ElementWiseOperation.SUM).get_output(0)
+    if "float32" in form:
+        scores = s.add("cast", scores, s.trt.float32).get_output(0)
+    weights = s.add("softmax", scores, axes=1 << 3).get_output(0)
+    if "float32" in form:
+        weights = s.add("cast", weights, q.dtype).get_output(0)
+    return s.add("matrix_multiply", weights, none, v, none).get_output(0)
 
 
 # --- contexts ---------------------------------------------------------------------------------------------------------

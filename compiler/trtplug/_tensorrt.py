@@ -51,6 +51,18 @@ def library() -> ModuleType:
 
 
 @functools.cache
+def version() -> tuple[int, ...]:
+    """The version of the TensorRT at hand, as numbers."""
+    return tuple(int(part) for part in str(library().__version__).split(".") if part.isdigit())
+
+
+@functools.cache
+def heeds_override() -> bool:
+    """Whether ``NVIDIA_TF32_OVERRIDE`` keeps products of float32 from TF32. TensorRT-RTX 1.4 does not look at it."""
+    return library().__name__ != "tensorrt_rtx" or version() >= (1, 5)
+
+
+@functools.cache
 def _dtype_tables() -> tuple[dict[torch.dtype, object], dict[object, torch.dtype]]:
     enum = library().DataType
     there = {ours: getattr(enum, name) for ours, name in _DTYPE_NAMES.items() if hasattr(enum, name)}

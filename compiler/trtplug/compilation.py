@@ -6,6 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import logging
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from trtplug.cache import Finished, Found, Kept
 from trtplug.compiled import CompiledModule
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine, EngineModule
-from trtplug.errors import BuildError, ConversionError, SettingsError, op_name
+from trtplug.errors import BuildError, ConversionError, ExecutorError, SettingsError, op_name
 from trtplug.executors import check_options, pick_executor
 from trtplug.logs import configure_log, log_report
 from trtplug.lowering import Lowered, lower
@@ -37,6 +38,7 @@ from trtplug.turns import tracing_turn
 from trtplug.weights import Recipe
 from trtplug_registry import (
     Converter,
+    Executor,
     PluginError,
     PluginWarning,
     Reason,
@@ -188,15 +190,9 @@ class Compilation:
         """The rest of the pipeline. `runners` serve again where they run an engine that is found to serve again."""
         lowered = self.lower(program)
         executor = pick_executor(self.registry, self.settings.executor, _device_type(lowered))
-        options = self.settings.run_options
-        check_options(executor, options)
-        engines = self.build_all(lowered)
+        check_options(executor, self.settings.run_options)
+        engines, chosen = self.ready(lowered, executor, runners)
         with self.stage("link"):
-            known = {(runner.engine.name, id(runner.engine.plan)): runner for runner in runners}
-            chosen = [
-                known.get((engine.name, id(engine.plan))) or EngineModule(engine, executor, options)
-                for engine in engines
-            ]
             linked = link(lowered.graph_module, self.parts, chosen)
             kept = Kept(lowered, self.parts, engines)
         quarantine = {node.name: reason for node, reason in self.quarantine.items()}
@@ -234,6 +230,29 @@ class Compilation:
             if culprit is None:
                 return engines
             self._put_in_quarantine(*culprit)
+
+    def ready(
+        self, lowered: Lowered, executor: Executor, runners: Sequence[EngineModule] = ()
+    ) -> tuple[list[CompiledEngine], list[EngineModule]]:
+        """Every block's engine, and the module that runs it. What the executor cannot load is put in quarantine.
+
+        `runners` serve again where they run an engine that is found to serve again.
+        """
+        known = {(runner.engine.name, id(runner.engine.plan)): runner for runner in runners}
+        while True:
+            engines = self.build_all(lowered)
+            failed = None
+            for block, engine in zip(self.parts.blocks, engines, strict=True):
+                key = engine.name, id(engine.plan)
+                try:
+                    with self.stage("link"):
+                        known[key] = known.get(key) or EngineModule(engine, executor, self.settings.run_options)
+                except ExecutorError as error:
+                    failed = block, error
+                    break
+            if failed is None:
+                return engines, [known[engine.name, id(engine.plan)] for engine in engines]
+            self._leave_to_torch(*failed)
 
     def _build(self, lowered: Lowered, block: Block) -> _Built | tuple[Node, ReasonCode, Exception]:
         """The finished block, or the node to blame, why, and the error."""
@@ -335,6 +354,17 @@ class Compilation:
         self.blamed[converter] += plugin_failed
         if converter is not None and self.blamed[converter] == MOST_FAILURES:
             self._give_up(converter, graph=node.graph)
+
+    def _leave_to_torch(self, block: Block, error: ExecutorError) -> None:
+        """Blames the one node that TensorRT's words mention, or the whole block.
+
+        Smaller parts of it are not tried: an engine without a context has ended the process when tried again.
+        """
+        words = {word.partition(".")[0] for word in re.findall(r"[\w.]+", str(error))}
+        named = [node for node in block.compute_nodes if node.name in words]
+        first, *others = named if len(named) == 1 else block.compute_nodes
+        self._put_in_quarantine(first, ReasonCode.BUILD_FAILED, error)
+        self.quarantine.update(dict.fromkeys(others, self.quarantine[first]))
 
     def _give_up(self, converter: Converter, graph: Graph) -> None:
         """A converter that has failed for several nodes is tried on no other."""

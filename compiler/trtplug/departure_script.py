@@ -109,6 +109,8 @@ class _Writer:
             made = f'stored["{name}"]'
         else:
             made = f"torch.tensor({value.detach().cpu().tolist()}, dtype={value.dtype}).reshape({list(value.shape)})"
+        if value.device.type != "cpu":
+            made += f'.to("{value.device.type}")'
         constant = node.op == "get_attr"
         self.given.append(f"{name} = {made}" + ("  # a constant of the graph" if constant else ""))
         if not constant:

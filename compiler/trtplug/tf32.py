@@ -12,6 +12,8 @@ import os
 import threading
 from collections.abc import Iterator
 
+from trtplug._tensorrt import heeds_override
+
 OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 """NVIDIA's libraries read it when they choose kernels; "0" keeps them from TF32."""
 
@@ -30,6 +32,11 @@ class Process:
             if self.allowed is None:
                 self.allowed = allowed
             return self.allowed
+
+    @property
+    def rounds(self) -> bool:
+        """Whether products of float32 may be rounded: nobody has ruled it out, or TensorRT does not heed that."""
+        return self.allowed is not False or not heeds_override()
 
     @contextlib.contextmanager
     def making_a_builder(self) -> Iterator[None]:

@@ -187,10 +187,10 @@ def split_with_sizes(
     Domain(divisible("self"), positive("chunks"), self=Tensor(), chunks=Size(), dim=Axis("self")),
 )
 def chunk(
-    _row: None, ctx: ConverterContext, self: NetworkTensor, chunks: int, dim: int = 0
+    _row: None, ctx: ConverterContext, self: NetworkTensor, chunks: NetworkSize, dim: int = 0
 ) -> tuple[NetworkTensor, ...]:
     """``chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]``: a slice layer each."""
-    rounded_up = ctx.size_math("SUM", ctx.sizes(self)[dim], chunks - 1)
+    rounded_up = ctx.size_math("SUM", ctx.sizes(self)[dim], ctx.size_math("SUB", chunks, 1))
     return equal_pieces(ctx, self, dim, ctx.size_math("FLOOR_DIV", rounded_up, chunks))
 
 

@@ -12,11 +12,12 @@ from torch import nn
 
 import trtplug
 from trtplug.engine import CompiledEngine
-from trtplug.errors import BuildError
+from trtplug.errors import BuildError, ExecutorError
 from trtplug.network import Network
 from trtplug_registry import (
     CONTRACT,
     Domain,
+    Executor,
     Only,
     Plugin,
     PluginManager,
@@ -163,6 +164,35 @@ def test_a_block_that_tensorrt_refuses_costs_one_node(mlp):
         compiled = trtplug.compile(mlp, (torch.randn(2, 4),), registry=registry, min_block_size=1)
     (left,) = compiled.report.torch_ops
     assert (left.op, left.reasons[0].code) == ("aten::relu", ReasonCode.BUILD_FAILED)
+    assert_equal(compiled, mlp, torch.randn(2, 4))
+
+
+def loading_without(kind, words):
+    """An executor that cannot load an engine with a layer of some kind."""
+
+    def prepare(engine):
+        if any(node.meta.get("kind") == kind for node in engine.reference.graph.nodes):
+            raise ExecutorError(f"{engine.name} has no execution context\n  TensorRT: {words}")
+        return engine.reference
+
+    return Executor("picky", lambda: None, prepare)
+
+
+@pytest.mark.parametrize(
+    ("words", "left", "blocks"),
+    [
+        ("[relu.activation] cuDNN graph compilation failed", ["aten::relu"], [1, 2]),
+        ("cuDNN graph compilation failed", ["aten::linear", "aten::relu", "aten::linear", "aten::softmax.int"], []),
+    ],
+    ids=["names the node", "names none"],
+)
+def test_a_block_that_cannot_be_loaded(mlp, words, left, blocks):
+    registry = Registry(plugins_with(executors=[loading_without("ACTIVATION", words)]))
+    with pytest.warns(trtplug.FallbackWarning, match="cuDNN graph compilation failed"):
+        compiled = trtplug.compile(mlp, (torch.randn(2, 4),), registry=registry, executor="picky", min_block_size=1)
+    assert [node.op for node in compiled.report.torch_ops] == left
+    assert {node.reasons[0].code for node in compiled.report.torch_ops} == {ReasonCode.BUILD_FAILED}
+    assert [len(engine.nodes) for engine in compiled.report.engines] == blocks
     assert_equal(compiled, mlp, torch.randn(2, 4))
 
 

@@ -125,6 +125,40 @@ def test_a_tolerance_of_ones_own():
     assert call(min_block_size=1, tolerance=1e-5).alone
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("size", [4, 40])
+def test_on_a_gpu(size, tmp_path, monkeypatch):
+    model, x = Model(size).eval().cuda(), torch.randn(30, size, device="cuda")
+    settings = {"executor": "tensorrt", "min_block_size": 1}
+    assert find_departure(model, (x,), **settings) is None
+    registry = registry_with(wrong_sigmoid)
+    found = find_departure(model, (x,), registry=registry, **settings)
+    assert (found.op, found.alone, found.executor) == ("aten::sigmoid", True, "tensorrt")
+    assert found.found - found.expected == pytest.approx(0.125, abs=1e-5)
+    path = tmp_path / "departure.py"
+    found.write(path)
+    monkeypatch.setattr(trtplug, "compile", functools.partial(trtplug.compile, registry=registry))
+    held = runpy.run_path(str(path))
+    assert held["found"].device.type == "cuda"
+    assert (held["found"] - held["expected"]).abs().max().item() == pytest.approx(0.125, abs=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_command_on_a_gpu(tmp_path):
+    file, out = tmp_path / "products.py", tmp_path / "shown.py"
+    made = 'torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Tanh()).cuda(), (torch.randn(9, 40, device="cuda"),)'
+    file.write_text(f"import torch\ndef make():\n    torch.manual_seed(0)\n    return {made}\n")
+    call = ["bisect", f"{file}:make", "--executor", "tensorrt", "-o", str(out)]
+    result = CliRunner().invoke(app, call)
+    assert (result.exit_code, result.output) == (0, "no engine departs from eager on these arguments\n")
+    result = CliRunner().invoke(app, [*call, "--tolerance", "0"])  # nothing rounds alike
+    assert result.exit_code == 3, result.output
+    assert "departs from eager on the tensorrt executor" in result.output
+    assert 'stored["t0"].to("cuda")' in out.read_text()
+
+
 def test_the_command(tmp_path, monkeypatch):
     file = tmp_path / "drifting.py"
     file.write_text("import torch\ndef make():\n    return torch.nn.Linear(4, 4), (torch.randn(2, 4),)\n")

@@ -163,6 +163,27 @@ def test_no_copy_of_inputs_or_results(compiled: CompiledModule) -> None:
     assert torch.cuda.max_memory_allocated() - before <= sum(max(r.nbytes, 512) for r in results) + 512
 
 
+class DepthwiseUp(torch.nn.Module):
+    """A transposed convolution of bfloat16 with one channel per group: TensorRT-RTX 1.6 has no context for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = torch.nn.ConvTranspose1d(3, 3, 1, stride=3, groups=3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.up(x + 1)) * 2
+
+
+@pytest.mark.filterwarnings("ignore::trtplug.FallbackWarning")
+def test_what_has_no_context_is_left_to_torch() -> None:
+    torch.manual_seed(0)
+    model, x = DepthwiseUp().eval().cuda().bfloat16(), torch.randn(3, 3, 2, device="cuda").bfloat16()
+    compiled = trtplug.compile(model, (x,), min_block_size=1, executor="tensorrt")
+    torch.testing.assert_close(compiled(x), model(x), rtol=1.6e-2, atol=1e-2)
+    reasons = {str(node.reasons[0].code) for node in compiled.report.torch_ops}
+    assert reasons <= {"build-failed"}, reasons
+
+
 def test_no_tf32_by_default() -> None:
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(512, 384).eval(), torch.randn(256, 512, device="cuda")

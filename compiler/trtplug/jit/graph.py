@@ -15,7 +15,6 @@ from torch.utils import _pytree as pytree
 
 from trtplug.cache import Kept
 from trtplug.compilation import Compilation
-from trtplug.engine import EngineModule
 from trtplug.errors import op_name, source_line
 from trtplug.executors import check_options, pick_executor
 from trtplug.inputs import shared_memory, without_autocast
@@ -108,13 +107,10 @@ class Graph:
             lowered = lower_lifted(lifted, self._ranges, session.registry, session.settings, strict=strict)
         device = next((value.device.type for value in inputs if isinstance(value, torch.Tensor)), "cpu")
         executor = pick_executor(session.registry, session.settings.executor, device)
-        options = session.settings.run_options
-        check_options(executor, options)
-        engines = run.build_all(lowered)
+        check_options(executor, session.settings.run_options)
+        engines, runners = run.ready(lowered, executor)
         with run.stage("link"):
-            linked = link(
-                lowered.graph_module, run.parts, [EngineModule(engine, executor, options) for engine in engines]
-            )
+            linked = link(lowered.graph_module, run.parts, runners)
             self._kept = Kept(lowered, run.parts, engines)
         report = run.report(lowered, engines, executor.name)
         session.reports[self._number] = report

@@ -1,22 +1,33 @@
 """Law 11: on a GPU, TensorRT and the reference executor agree. Layer by layer, and call by call.
 
-``python -m trtplug.testing.parity`` runs both tables and prints what does not agree.
+``python -m trtplug.testing.parity CASE`` runs one case of the record and prints what became of it.
 """
 
-from trtplug.testing.parity.calls import CallFinding, CallsFinding, call_cases, check_calls
-from trtplug.testing.parity.judge import Finding, judge
+from trtplug.testing.parity.calls import (
+    CallFinding,
+    CallsFinding,
+    call_cases,
+    check_calls,
+    check_dynamic,
+    dynamic_cases,
+)
+from trtplug.testing.parity.judge import Allowance, Finding, allowance, judge
 from trtplug.testing.parity.layers import check_layer, layer_cases
 from trtplug.testing.parity.pool import Job, Outcome, run_jobs
 
 __all__ = [
+    "Allowance",
     "CallFinding",
     "CallsFinding",
     "Finding",
     "Job",
     "Outcome",
+    "allowance",
     "call_cases",
     "check_calls",
+    "check_dynamic",
     "check_layer",
+    "dynamic_cases",
     "judge",
     "layer_cases",
     "run_jobs",

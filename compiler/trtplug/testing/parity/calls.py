@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,15 @@ from trtplug.network import Network
 from trtplug.testing.cases import LawCase, law_cases
 from trtplug.testing.compare import mismatch, undetermined
 from trtplug.testing.drawing import values
+from trtplug.testing.drawn import DrawnCall
+from trtplug.testing.equality import draw_dynamic, draw_points
 from trtplug.testing.errors import NotApplicableError
+from trtplug.testing.graphs import CallGraph
 from trtplug.testing.laws import Law
-from trtplug.testing.parity.judge import Finding, judge
+from trtplug.testing.parity.judge import Allowance, Finding, allowance, judge
 from trtplug.testing.profiles import Profile
 from trtplug.testing.trial import EAGER_ERRORS, Trial, as_tuple, run_eager
+from trtplug.tf32 import PROCESS
 from trtplug_registry import Executor, Registry, TrtplugError
 
 GPU = Profile("gpu", calls=6, values=2, dynamic_calls=2, points=1, builds=1, forced=1, shrink=False)
@@ -56,21 +60,23 @@ def call_cases(registry: Registry) -> dict[str, LawCase]:
     return {case.id: case for case in law_cases(registry, GPU) if case.law is Law.EQUALS_EAGER}
 
 
+@functools.cache
+def dynamic_cases(registry: Registry) -> dict[str, LawCase]:
+    """The cases of law 5, by id."""
+    return {case.id: case for case in law_cases(registry, GPU) if case.law is Law.DYNAMIC}
+
+
 def check_calls(case: LawCase, executor: Executor, device: str, profile: Profile = GPU) -> CallsFinding:
     """Draws calls of one converter and dtype, and compares all of them: one that differs does not end it."""
-    trial = Trial(case.registry, case.converter, case.dtype, profile, executor.name, "law 11")
-    wrong: list[CallFinding] = []
-    compared = 0
+    comparing = _Comparing(_trial(case, executor, profile), executor, device)
+    trial = comparing.trial
 
     def check(data: st.DataObject) -> None:
-        nonlocal compared
         well = trial.well_formed(data)
         constants = trial.draw_constants(data, well.call)
         graph = trial.graph(well, constants)
-        try:
-            both = _Both(trial.convert(graph), executor, device)
-        except (TrtplugError, RuntimeError) as error:
-            wrong.append(CallFinding(str(well.call), Finding("fails", " ".join(str(error).split()))))
+        both = comparing.prepare(well.call, graph)
+        if both is None:
             return
         tensors, eager = well.tensors, well.eager
         for round in range(profile.values):
@@ -81,16 +87,77 @@ def check_calls(case: LawCase, executor: Executor, device: str, profile: Profile
                     eager = run_eager(well.call, tensors)
                 except EAGER_ERRORS:
                     continue
-            compared += 1
-            found = both.compare(trial, graph.inputs(tensors), graph.expected(eager), well.call, tensors)
-            if found is not None:
-                wrong.append(found)
+            comparing.compare(both, graph, well.call, tensors, eager)
 
-    try:
-        trial.explore(check, profile.calls)
-    except NotApplicableError as error:
-        return CallsFinding(compared, tuple(wrong), str(error))
-    return CallsFinding(compared, tuple(wrong))
+    return comparing.explore(check, profile.calls)
+
+
+def check_dynamic(case: LawCase, executor: Executor, device: str, profile: Profile = GPU) -> CallsFinding:
+    """Draws calls with symbolic sizes, and compares them at min, opt, max and random sizes between, from one build."""
+    comparing = _Comparing(_trial(case, executor, profile), executor, device)
+    trial = comparing.trial
+
+    def check(data: st.DataObject) -> None:
+        dynamic = draw_dynamic(trial, data)
+        both = comparing.prepare(dynamic.symbolic.call, dynamic.symbolic.graph, dynamic.ranges)
+        if both is None:
+            return
+        for call, tensors, eager in draw_points(trial, data, dynamic):
+            comparing.compare(both, dynamic.symbolic.graph, call, tensors, eager)
+
+    return comparing.explore(check, profile.dynamic_calls)
+
+
+def _trial(case: LawCase, executor: Executor, profile: Profile) -> Trial:
+    return Trial(case.registry, case.converter, case.dtype, profile, executor.name, "law 11")
+
+
+class _Comparing:
+    """Compares the calls of one converter and dtype, and keeps those that do not agree."""
+
+    def __init__(self, trial: Trial, executor: Executor, device: str) -> None:
+        self.trial, self.executor, self.device = trial, executor, device
+        self.wrong: list[CallFinding] = []
+        self.compared = 0
+
+    def explore(self, check: Callable[[st.DataObject], None], examples: int) -> CallsFinding:
+        why = ""
+        try:
+            self.trial.explore(check, examples)
+        except NotApplicableError as error:
+            why = str(error)
+        return CallsFinding(self.compared, tuple(self.wrong), why)
+
+    def prepare(self, call: DrawnCall, graph: CallGraph, ranges: Any = None) -> _Both | None:
+        """The call's network on both executors; None where one of them fails, which is kept."""
+        try:
+            return _Both(self.trial.convert(graph, ranges), self.executor, self.device)
+        except (TrtplugError, RuntimeError) as error:
+            self.wrong.append(CallFinding(str(call), Finding("fails", " ".join(str(error).split()))))
+            return None
+
+    def compare(
+        self, both: _Both, graph: CallGraph, call: DrawnCall, tensors: Mapping[str, torch.Tensor], eager: Any
+    ) -> None:
+        """Runs a call and compares it; keeps it where it does not agree."""
+        self.compared += 1
+        tolerance, inputs = self.trial.converter.tolerance, graph.inputs(tensors)
+        reference = both.reference(*inputs)
+        try:
+            actual = both.run(inputs)
+        except (TrtplugError, RuntimeError) as error:
+            self.wrong.append(CallFinding(str(call), Finding("fails", " ".join(str(error).split()))))
+            return
+        allowed = allowance(both.reference, inputs, reference, tf32=PROCESS.rounds, tolerance=tolerance)
+        allowed = contested(call, tensors, allowed)
+        finding = judge(actual, reference, inputs, lambda moved: both.reference(*moved), allowed)
+        if finding.verdict == "agrees":
+            return
+        found = mismatch(actual, reference, tolerance)
+        if found is not None and undetermined(found, actual, tensors, lambda moved: as_tuple(run_eager(call, moved))):
+            return
+        far = mismatch(actual, graph.expected(eager), tolerance)
+        self.wrong.append(CallFinding(str(call), finding, "" if far is None else str(far)))
 
 
 class _Both:
@@ -98,36 +165,44 @@ class _Both:
 
     def __init__(self, network: Network, executor: Executor, device: str) -> None:
         self.reference, self.device = network.lift(), device
-        kinds = {node.meta.get("kind", "") for node in self.reference.graph.nodes}
-        self.product = bool(kinds & PRODUCTS)
         engine = CompiledEngine(
             network.name, network.inputs, network.outputs, network.build(), self.reference, network.num_layers
         )
-        self.run = executor.prepare(engine)
+        self._prepared = executor.prepare(engine)
 
-    def compare(
-        self, trial: Trial, inputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], call: Any, tensors: Any
-    ) -> CallFinding | None:
-        reference = self.reference(*inputs)
-        shown = f"{call}"
-        try:
-            actual = [result.cpu() for result in self.run(*[value.to(self.device) for value in inputs])]
-        except (TrtplugError, RuntimeError) as error:
-            return CallFinding(shown, Finding("fails", " ".join(str(error).split())))
-        tolerance = trial.converter.tolerance
-        finding = judge(
-            actual, reference, inputs, lambda moved: self.reference(*moved), product=self.product, tolerance=tolerance
-        )
-        if finding.verdict == "agrees":
-            return None
-        found = mismatch(actual, reference, tolerance)
-        if found is not None and undetermined(found, actual, tensors, lambda moved: as_tuple(run_eager(call, moved))):
-            return None
-        eager = mismatch(actual, expected, tolerance)
-        return CallFinding(shown, finding, "" if eager is None else str(eager))
+    def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [result.cpu() for result in self._prepared(*[value.to(self.device) for value in inputs])]
 
 
-PRODUCTS = frozenset(
-    {"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", "ATTENTION_INPUT", "ATTENTION_OUTPUT"}
-)
-"""Kinds of layers whose float32 operands a GPU may round to TF32."""
+# --- elements that are written several times --------------------------------------------------------------------------
+
+aten = torch.ops.aten
+
+_COUNTS: Mapping[Any, Callable[[Mapping[str, Any]], torch.Tensor]] = {
+    aten.index_put.default: lambda a: aten.index_put(
+        torch.zeros_like(a["self"], dtype=torch.int64),
+        a["indices"],
+        torch.ones_like(a["values"], dtype=torch.int64),
+        accumulate=True,
+    ),
+    aten.scatter.src: lambda a: aten.scatter_add(
+        torch.zeros_like(a["self"], dtype=torch.int64),
+        a["dim"],
+        a["index"],
+        torch.ones_like(a["src"], dtype=torch.int64),
+    ),
+}
+"""How often each element of the result is written; which write stays is not defined, in Torch neither."""
+
+
+def contested(call: DrawnCall, tensors: Mapping[str, torch.Tensor], allowed: Allowance) -> Allowance:
+    """An allowance that leaves out the elements that a call writes several times."""
+    if call.op not in _COUNTS:
+        return allowed
+    args, kwargs = call.bind(tensors)
+    names = [argument.name for argument in call.op._schema.arguments]
+    given = {**dict(zip(names, args)), **kwargs}
+    if given.get("accumulate"):
+        return allowed
+    often = _COUNTS[call.op](given) > 1
+    return dataclasses.replace(allowed, undefined=[often | away for away in allowed.undefined] or [often])

@@ -10,7 +10,7 @@ import torch
 
 import trtplug
 from trtplug.executors import pick_executor
-from trtplug.testing.parity.calls import call_cases, check_calls
+from trtplug.testing.parity.calls import call_cases, check_calls, check_dynamic, dynamic_cases
 from trtplug.testing.parity.layers import check_layer, layer_cases
 from trtplug_registry import Executor, Registry
 
@@ -36,3 +36,8 @@ def layer(case: str, executor: str) -> dict[str, Any]:
 def calls(case: str, executor: str) -> dict[str, Any]:
     """The calls of one converter and dtype."""
     return dataclasses.asdict(check_calls(call_cases(_registry())[case], *_executor(executor)))
+
+
+def dynamic(case: str, executor: str) -> dict[str, Any]:
+    """The calls with symbolic sizes of one converter and dtype."""
+    return dataclasses.asdict(check_dynamic(dynamic_cases(_registry())[case], *_executor(executor)))

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import fx
 
+from trtplug.reference.nan import may_lose_nan, without_nan
 from trtplug.testing.compare import Mismatch, mismatch
+from trtplug.testing.parity.rounding import UNIT, relative_move, terms
 from trtplug_registry import Tolerance
 
 SHOWN = 10
 """Elements of a difference that are spelt out."""
-
-TF32_UNIT = 2.0**-11
-"""Half a unit in the last place of TF32, which keeps 10 bits of a float32's fraction: what an operand may move."""
 
 _DRAWS = 8
 _SPREAD = 4.0  # of the widest difference seen between so few draws to what rounding may do
@@ -30,7 +30,7 @@ class Finding:
     Attributes:
         verdict: ``agrees``, ``differs``, ``refused`` (TensorRT does not define or build it), ``fails`` (it does not
             run), ``unmodelled`` (the reference executor does not know it) or ``crash`` (it ended its process).
-        how: in words, where it does not agree.
+        how: in words, where it does not agree; where it does, what was allowed for, if anything was.
         size: largest difference over the largest value, of those that are finite.
     """
 
@@ -39,14 +39,52 @@ class Finding:
     size: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Allowance:
+    """What two executors may differ in, besides the laws' tolerances.
+
+    Attributes:
+        terms: that the longest sum adds up; see `trtplug.testing.parity.rounding`.
+        tf32: whether operands of float32 may be rounded to TF32.
+        undefined: for each result, the elements that TensorRT does not define.
+        tolerance: by dtype, instead of the laws' own.
+    """
+
+    terms: int = 1
+    tf32: bool = False
+    undefined: Sequence[torch.Tensor] = ()
+    tolerance: Mapping[torch.dtype, Tolerance] | None = None
+
+
+def allowance(
+    reference: fx.GraphModule,
+    inputs: Sequence[torch.Tensor],
+    expected: Sequence[torch.Tensor],
+    *,
+    tf32: bool = False,
+    tolerance: Mapping[torch.dtype, Tolerance] | None = None,
+) -> Allowance:
+    """What TensorRT may make of a network otherwise than the reference executor, for these inputs.
+
+    Args:
+        reference: the lifted network.
+        inputs: of it.
+        expected: what it makes of them.
+        tf32, tolerance: see `Allowance`.
+    """
+    undefined: list[torch.Tensor] = []
+    if may_lose_nan(reference) or any(node.target is torch.softmax for node in reference.graph.nodes):
+        pairs = zip(expected, without_nan(reference, inputs), strict=True)
+        undefined = [(one != two) & ~(one.isnan() & two.isnan()) for one, two in pairs]
+    return Allowance(max(terms(reference, inputs), default=1), tf32, undefined, tolerance)
+
+
 def judge(
     actual: Sequence[torch.Tensor],
     expected: Sequence[torch.Tensor],
     inputs: Sequence[torch.Tensor],
     evaluate: Evaluate,
-    *,
-    product: bool = False,
-    tolerance: Mapping[torch.dtype, Tolerance] | None = None,
+    allowed: Allowance | None = None,
 ) -> Finding:
     """Compares TensorRT's results with the reference executor's.
 
@@ -55,31 +93,47 @@ def judge(
         expected: the reference executor's.
         inputs: of both.
         evaluate: the reference executor.
-        product: whether float32 operands are multiplied and summed; a difference that moving them by half a unit of
-            TF32 can make is then allowed.
-        tolerance: by dtype, instead of the laws' own.
+        allowed: what they may differ in.
     """
+    allowed = allowed or Allowance()
     actual = [tensor.detach().cpu() for tensor in actual]
     expected = [tensor.detach().cpu() for tensor in expected]
     size = relative_difference(actual, expected)
-    found = mismatch(actual, expected, tolerance)
-    if found is None:
-        signs = mismatch(actual, expected, tolerance, signed_zeros=True)
-        return Finding("agrees", "" if signs is None else "zeros differ in sign", size)
-    if found.what == "values" and product and within_tf32(found, actual, inputs, evaluate):
-        return Finding("agrees", "as far as TF32 goes", size)
-    return Finding("differs", describe(found, actual, expected, inputs), size)
+    notes, compared = [], actual
+    if _alike(actual, expected):
+        compared = [
+            torch.where(away.cpu(), theirs, ours) for ours, theirs, away in zip(actual, expected, allowed.undefined)
+        ] or actual
+    if mismatch(actual, expected, allowed.tolerance) is not None and compared is not actual:
+        notes.append("but for what TensorRT does not define")
+    found = mismatch(compared, expected, allowed.tolerance)
+    if found is not None and found.what == "values" and within_rounding(found, compared, inputs, evaluate, allowed):
+        notes.append(f"as far as sums of {allowed.terms} terms are defined")
+        found = None
+    if found is not None:
+        return Finding("differs", describe(found, actual, expected, inputs), size)
+    if not notes and mismatch(actual, expected, allowed.tolerance, signed_zeros=True) is not None:
+        notes.append("zeros differ in sign")
+    return Finding("agrees", ", ".join(notes), size)
 
 
-def within_tf32(found: Mismatch, actual: Sequence[Any], inputs: Sequence[torch.Tensor], evaluate: Evaluate) -> bool:
-    """Whether a difference is no more than rounding the float32 operands of products to TF32 does."""
-    ours = actual[found.result].double()
-    if found.places is None or not any(tensor.dtype is torch.float32 for tensor in inputs):
+def _alike(actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
+    return len(actual) == len(expected) and all(a.shape == b.shape for a, b in zip(actual, expected))
+
+
+def within_rounding(
+    found: Mismatch, actual: Sequence[Any], inputs: Sequence[torch.Tensor], evaluate: Evaluate, allowed: Allowance
+) -> bool:
+    """Whether a difference is no more than what moving the inputs, as far as rounding of sums may, can make."""
+    if found.places is None or not any(tensor.dtype in UNIT for tensor in inputs):
         return False
+    if allowed.terms == 1 and not allowed.tf32:
+        return False
+    ours = actual[found.result].double()
     random = torch.Generator().manual_seed(0)
     drawn = []
     for _ in range(_DRAWS):
-        moved = [_moved(tensor, random) if tensor.dtype is torch.float32 else tensor for tensor in inputs]
+        moved = [_moved(tensor, allowed, random) if tensor.dtype in UNIT else tensor for tensor in inputs]
         drawn.append(evaluate(moved)[found.result].detach().cpu().double())
     spread = torch.stack(drawn)
     low, high = spread.amin(0), spread.amax(0)
@@ -87,9 +141,10 @@ def within_tf32(found: Mismatch, actual: Sequence[Any], inputs: Sequence[torch.T
     return bool(((ours >= low - width) & (ours <= high + width))[found.places].all())
 
 
-def _moved(tensor: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    noise = torch.rand(tensor.shape, generator=random) * 2 - 1
-    return tensor * (1 + TF32_UNIT * noise.to(tensor.device))
+def _moved(tensor: torch.Tensor, allowed: Allowance, random: torch.Generator) -> torch.Tensor:
+    noise = torch.rand(tensor.shape, generator=random, dtype=torch.float64) * 2 - 1
+    by = relative_move(tensor.dtype, allowed.terms, allowed.tf32)
+    return (tensor.double() * (1 + by * noise.to(tensor.device))).to(tensor.dtype)
 
 
 def relative_difference(actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:

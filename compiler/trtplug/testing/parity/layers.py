@@ -11,8 +11,9 @@ from trtplug.engine import CompiledEngine
 from trtplug.errors import BuildError, ConversionError, ExecutorError
 from trtplug.reference.errors import LayerError, UnsupportedLayer
 from trtplug.testing.parity import movement, pointwise, products, reductions
-from trtplug.testing.parity.judge import Finding, judge
+from trtplug.testing.parity.judge import Finding, allowance, judge
 from trtplug.testing.parity.sketch import LayerCase
+from trtplug.tf32 import PROCESS
 from trtplug_registry import Executor
 
 FAMILIES = {"pointwise": pointwise, "reductions": reductions, "movement": movement, "products": products}
@@ -62,4 +63,5 @@ def check_layer(case: LayerCase, executor: Executor, device: str) -> Finding:
         results: Sequence[torch.Tensor] = reference(*values)
         return results
 
-    return judge(actual, expected, sketch.values, evaluate, product=case.product)
+    allowed = allowance(reference, sketch.values, expected, tf32=PROCESS.rounds)
+    return judge(actual, expected, sketch.values, evaluate, allowed)

@@ -28,19 +28,19 @@ _POOLS = ("EXPLICIT_ROUND_DOWN", "EXPLICIT_ROUND_UP", "SAME_UPPER", "SAME_LOWER"
 
 def cases() -> Iterator[LayerCase]:
     trt = library()
-    yield from table("convolution", _CONVOLUTIONS, FLOATS, _convolution, product=True)
+    yield from table("convolution", _CONVOLUTIONS, FLOATS, _convolution)
     deconvolutions = ("2d", "2d groups", "3d", "2d SAME_UPPER", "2d SAME_LOWER")
-    yield from table("deconvolution", deconvolutions, FLOATS, _deconvolution, product=True)
+    yield from table("deconvolution", deconvolutions, FLOATS, _deconvolution)
     operations = [f"{left} {right}" for left in ("NONE", "TRANSPOSE") for right in ("NONE", "TRANSPOSE")]
-    yield from table("matrix_multiply", [*operations, "VECTOR NONE", "large"], FLOATS, _matmul, product=True)
-    yield from table("matrix_multiply special", ["NONE NONE"], FLOATS, _matmul_special, product=True)
-    yield from table("matrix_multiply empty", ["inner", "outer"], FLOATS, _matmul_empty, product=True)
-    yield from table("einsum", ["bij,bjk->bik", "bij,bij->bi", "ij->ji"], FLOATS, _einsum, product=True)
+    yield from table("matrix_multiply", [*operations, "VECTOR NONE", "large"], FLOATS, _matmul)
+    yield from table("matrix_multiply special", ["NONE NONE"], FLOATS, _matmul_special)
+    yield from table("matrix_multiply empty", ["inner", "outer"], FLOATS, _matmul_empty)
+    yield from table("einsum", ["bij,bjk->bik", "bij,bij->bi", "ij->ji"], FLOATS, _einsum)
     pools = [f"{kind} {mode}" for kind in trt.PoolingType.__members__ for mode in _POOLS]
     yield from table("pooling", [*pools, "AVERAGE counts padding", "MAX 3d", "AVERAGE 3d"], FLOATS, _pooling)
     yield from table("pooling special", ["MAX", "AVERAGE"], FLOATS, _pooling_special)
     forms = [f"{mask}{form}" for mask in _MASKS for form in ("", " decomposable")]
-    yield from table("attention", forms, FLOATS, _attention, product=True)
+    yield from table("attention", forms, FLOATS, _attention)
     yield from table("rotary_embedding", ["", "interleaved"], FLOATS, _rotary)
     yield from table("kv_cache_update", [""], (F16, BF16, F32), _kv_cache)
 

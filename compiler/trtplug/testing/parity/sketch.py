@@ -80,14 +80,12 @@ class LayerCase:
         mode: ``EXP`` and so on.
         dtype: of its leading input.
         make: draws it.
-        product: whether float32 operands are multiplied and summed, so that a GPU may round them to TF32.
     """
 
     kind: str
     mode: str
     dtype: torch.dtype
     make: Make
-    product: bool = False
 
     @property
     def id(self) -> str:
@@ -104,8 +102,6 @@ def table(
     modes: Iterable[str],
     dtypes: Sequence[torch.dtype],
     make: Callable[[Sketch, str], None],
-    *,
-    product: bool = False,
 ) -> Iterator[LayerCase]:
     """A case for each mode and dtype."""
     for mode, dtype in itertools.product(modes, dtypes):
@@ -113,7 +109,7 @@ def table(
         def draw(sketch: Sketch, mode: str = mode) -> None:
             make(sketch, mode)
 
-        yield LayerCase(kind, mode, dtype, draw, product)
+        yield LayerCase(kind, mode, dtype, draw)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

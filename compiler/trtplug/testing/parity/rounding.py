@@ -1,0 +1,108 @@
+"""What the arithmetic of a GPU may change of a network's results: from how many terms it sums, and in what precision.
+
+The computed sum of n rounded products is the exact sum of products each moved by a relative d, where |d| is at most
+about sqrt(n) * u for rounding errors that are independent (Higham and Mary, "A new approach to probabilistic rounding
+error analysis", SIAM J. Sci. Comput. 41(5), 2019), u being the unit of the arithmetic. So a difference is rounding
+where moving the inputs by that much can make it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from trtplug.reference.semantics import attention, reductions, windows
+
+UNIT: Mapping[torch.dtype, float] = {
+    torch.float32: 2.0**-22,
+    torch.float16: 2.0**-11,
+    torch.bfloat16: 2.0**-24,
+}
+"""By dtype of the operands, half a unit in the last place of what sums are kept in. float32: without TF32, operands are
+split into two TF32 numbers of 11 bits each. float16 may be summed in float16. bfloat16 is summed in float32."""
+
+TF32_UNIT = 2.0**-11
+"""Half a unit in the last place of TF32, which keeps 10 bits of a float32's fraction: what an operand may move."""
+
+
+def relative_move(dtype: torch.dtype, terms: int, tf32: bool) -> float:
+    """How far an operand of sums of so many terms may be moved, relative to itself."""
+    move = math.sqrt(terms) * UNIT[dtype]
+    return max(move, TF32_UNIT) if tf32 and dtype is torch.float32 else move
+
+
+def terms(module: fx.GraphModule, inputs: Sequence[Any]) -> list[int]:
+    """How many terms each product or sum in a lifted network adds up to one result, for these inputs.
+
+    Runs the network. What is inside loops and conditionals is not counted.
+    """
+    counting = _Counting(module)
+    counting.run(*inputs)
+    return counting.found
+
+
+class _Counting(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.found: list[int] = []
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target in _TERMS:
+            self.found.append(max(_TERMS[target](*args), 1))
+        return super().call_function(target, args, kwargs)
+
+
+def _along(x: torch.Tensor, axes: Sequence[int], *_: Any) -> int:
+    return math.prod(x.shape[axis] for axis in axes)
+
+
+def _of_matmul(a: torch.Tensor, b: torch.Tensor, transpose_a: bool = False, *_: Any) -> int:
+    return a.shape[-2 if transpose_a else -1]
+
+
+def _of_vectors(a: torch.Tensor, b: torch.Tensor, op_a: str, *_: Any) -> int:
+    return a.shape[-2 if op_a == "TRANSPOSE" else -1]
+
+
+def _of_einsum(equation: str, *operands: torch.Tensor) -> int:
+    given, _, result = equation.partition("->")
+    sizes = {name: n for names, x in zip(given.split(","), operands) for name, n in zip(names.strip(), x.shape)}
+    return math.prod(size for name, size in sizes.items() if name not in result)
+
+
+def _of_convolution(x: torch.Tensor, kernel: torch.Tensor, *_: Any) -> int:
+    return kernel[:1].numel()
+
+
+def _of_deconvolution(x: torch.Tensor, kernel: torch.Tensor, *rest: Any) -> int:
+    return kernel[:, :1].numel() // int(rest[-1])
+
+
+def _of_pooling(x: torch.Tensor, kind: str, window: Sequence[int], *_: Any) -> int:
+    return 1 if kind == "MAX" else math.prod(window)
+
+
+def _of_attention(query: torch.Tensor, key: torch.Tensor, *_: Any) -> int:
+    return max(query.shape[-1], key.shape[-2])
+
+
+_TERMS: Mapping[Any, Callable[..., int]] = {
+    torch.matmul: _of_matmul,
+    reductions.matmul: _of_matmul,
+    reductions.vector_matmul: _of_vectors,
+    torch.einsum: _of_einsum,
+    windows.convolution: _of_convolution,
+    windows.deconvolution: _of_deconvolution,
+    windows.pooling: _of_pooling,
+    attention.attention: _of_attention,
+    reductions.reduce_sum: _along,
+    reductions.reduce_mean: _along,
+    reductions.normalize: lambda x, scale, bias, axes, *_: _along(x, axes),
+    reductions.group_normalize: lambda x, *rest: x[0].numel() // int(rest[4]),
+    reductions.cumulative_sum: lambda x, axis, *_: max(x.shape),
+    torch.softmax: lambda x, axis: x.shape[axis],
+}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trtplug.reference.semantics.checks import ints
+from trtplug.reference.semantics.pointwise import cast
 
 
 def reduce_sum(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
@@ -16,10 +17,12 @@ def reduce_sum(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
 
 
 def reduce_mean(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
-    """REDUCE, AVG; the mean of integers is truncated towards 0, that of no element is NaN or 0."""
+    """REDUCE, AVG; the mean of integers is truncated towards 0, that of no element is NaN, cast to the integer."""
     if x.is_floating_point():
         return torch.mean(x, axes, keep_dims)
-    count = max(math.prod(x.shape[axis] for axis in axes), 1)
+    count = math.prod(x.shape[axis] for axis in axes)
+    if not count:
+        return _of_nothing(x, axes, keep_dims, int(cast(torch.tensor(math.nan), x.dtype)))
     return torch.div(reduce_sum(x, axes, keep_dims), count, rounding_mode="trunc")
 
 

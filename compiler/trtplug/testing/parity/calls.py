@@ -21,6 +21,7 @@ from trtplug.testing.errors import NotApplicableError
 from trtplug.testing.graphs import CallGraph
 from trtplug.testing.laws import Law
 from trtplug.testing.parity.judge import Allowance, Finding, allowance, judge
+from trtplug.testing.parity.rounding import moved
 from trtplug.testing.profiles import Profile
 from trtplug.testing.trial import EAGER_ERRORS, Trial, as_tuple, run_eager
 from trtplug.tf32 import PROCESS
@@ -150,11 +151,11 @@ class _Comparing:
             return
         allowed = allowance(both.reference, inputs, reference, tf32=PROCESS.rounds, tolerance=tolerance)
         allowed = contested(call, tensors, allowed)
-        finding = judge(actual, reference, inputs, lambda moved: both.reference(*moved), allowed)
+        finding = judge(actual, reference, inputs, lambda by: moved(both.reference, inputs, by), allowed)
         if finding.verdict == "agrees":
             return
         found = mismatch(actual, reference, tolerance)
-        if found is not None and undetermined(found, actual, tensors, lambda moved: as_tuple(run_eager(call, moved))):
+        if found is not None and undetermined(found, actual, tensors, lambda others: as_tuple(run_eager(call, others))):
             return
         far = mismatch(actual, graph.expected(eager), tolerance)
         self.wrong.append(CallFinding(str(call), finding, "" if far is None else str(far)))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from trtplug.reference.nan import may_lose_nan, without_nan
+from trtplug.reference.latitude import otherwise
 from trtplug.testing.compare import Mismatch, mismatch
 from trtplug.testing.parity.rounding import UNIT, relative_move, terms
 from trtplug_registry import Tolerance
@@ -20,7 +20,9 @@ SHOWN = 10
 _DRAWS = 8
 _SPREAD = 4.0  # of the widest difference seen between so few draws to what rounding may do
 
-Evaluate = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+Move = Callable[[torch.Tensor], torch.Tensor]
+Evaluate = Callable[[Move], Sequence[torch.Tensor]]
+"""Computes the reference's results from operands that are all moved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +74,8 @@ def allowance(
         expected: what it makes of them.
         tf32, tolerance: see `Allowance`.
     """
-    undefined: list[torch.Tensor] = []
-    if may_lose_nan(reference) or any(node.target is torch.softmax for node in reference.graph.nodes):
-        pairs = zip(expected, without_nan(reference, inputs), strict=True)
-        undefined = [(one != two) & ~(one.isnan() & two.isnan()) for one, two in pairs]
+    pairs = zip(expected, otherwise(reference, inputs), strict=True)
+    undefined = [(one != two) & ~(one.isnan() & two.isnan()) for one, two in pairs]
     return Allowance(max(terms(reference, inputs), default=1), tf32, undefined, tolerance)
 
 
@@ -92,7 +92,7 @@ def judge(
         actual: TensorRT's.
         expected: the reference executor's.
         inputs: of both.
-        evaluate: the reference executor.
+        evaluate: the reference executor, on operands that are moved.
         allowed: what they may differ in.
     """
     allowed = allowed or Allowance()
@@ -131,11 +131,11 @@ def within_rounding(
         return False
     ours = actual[found.result].double()
     random = torch.Generator().manual_seed(0)
-    drawn = []
-    for _ in range(_DRAWS):
-        moved = [_moved(tensor, allowed, random) if tensor.dtype in UNIT else tensor for tensor in inputs]
-        drawn.append(evaluate(moved)[found.result].detach().cpu().double())
-    spread = torch.stack(drawn)
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        return _moved(tensor, allowed, random) if tensor.dtype in UNIT else tensor
+
+    spread = torch.stack([evaluate(move)[found.result].detach().cpu().double() for _ in range(_DRAWS)])
     low, high = spread.amin(0), spread.amax(0)
     width = (high - low) * _SPREAD
     return bool(((ours >= low - width) & (ours <= high + width))[found.places].all())

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-
-import torch
+from collections.abc import Mapping
 
 from trtplug.engine import CompiledEngine
 from trtplug.errors import BuildError, ConversionError, ExecutorError
 from trtplug.reference.errors import LayerError, UnsupportedLayer
 from trtplug.testing.parity import movement, pointwise, products, reductions
 from trtplug.testing.parity.judge import Finding, allowance, judge
+from trtplug.testing.parity.rounding import moved
 from trtplug.testing.parity.sketch import LayerCase
 from trtplug.tf32 import PROCESS
 from trtplug_registry import Executor
@@ -58,10 +57,5 @@ def check_layer(case: LayerCase, executor: Executor, device: str) -> Finding:
         actual = [result.cpu() for result in run(*[value.to(device) for value in sketch.values])]
     except (ExecutorError, RuntimeError) as error:
         return Finding("fails", " ".join(str(error).split()))
-
-    def evaluate(values: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        results: Sequence[torch.Tensor] = reference(*values)
-        return results
-
     allowed = allowance(reference, sketch.values, expected, tf32=PROCESS.rounds)
-    return judge(actual, expected, sketch.values, evaluate, allowed)
+    return judge(actual, expected, sketch.values, lambda by: moved(reference, sketch.values, by), allowed)

@@ -35,6 +35,22 @@ def relative_move(dtype: torch.dtype, terms: int, tf32: bool) -> float:
     return max(move, TF32_UNIT) if tf32 and dtype is torch.float32 else move
 
 
+def moved(module: fx.GraphModule, inputs: Sequence[Any], by: Callable[[torch.Tensor], torch.Tensor]) -> Sequence[Any]:
+    """Runs a lifted network with every operand from outside moved: inputs and constants."""
+    results: Sequence[Any] = _Moving(module, by).run(*[by(x) if isinstance(x, torch.Tensor) else x for x in inputs])
+    return results
+
+
+class _Moving(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, by: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(module)
+        self.by = by
+
+    def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = super().get_attr(target, args, kwargs)
+        return self.by(value) if isinstance(value, torch.Tensor) else value
+
+
 def terms(module: fx.GraphModule, inputs: Sequence[Any]) -> list[int]:
     """How many terms each product or sum in a lifted network adds up to one result, for these inputs.
 

@@ -293,9 +293,10 @@ class Compilation:
         verdicts = {node.name: self.registry.lookup(node) for node in (*block.nodes, *block.copies)}
 
         def converter_of(node: Node) -> Converter:
-            converter = verdicts[node.name].converter
+            support = verdicts[node.name] if node.graph is graph.graph else self.registry.lookup(node)  # of a body
+            converter = support.converter
             if converter is None:  # a domain has changed its mind since the partition
-                raise ConversionError(str(verdicts[node.name]), node)
+                raise ConversionError(str(support), node)
             return converter
 
         return convert(graph, converter_of, ranges=lowered.ranges, name=f"engine_{block.index}")

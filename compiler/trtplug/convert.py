@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sympy
 import torch
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import GraphModule, Node
 
 from trtplug.errors import ConversionError
@@ -18,7 +19,7 @@ from trtplug.network.finished import Binding, Network
 from trtplug.network.sizes import SizeBook
 from trtplug.ranges import Range, size_range
 from trtplug_registry import Converter, TensorFacts, describe_value, tensors_in
-from trtplug_registry.converter import parameter_name
+from trtplug_registry.converter import formals, parameter_name
 
 # Symbolic size arithmetic, by the ElementWiseOperation that computes it on int64 tensors
 _SIZE_MATH: Mapping[Any, str] = {
@@ -67,7 +68,7 @@ class _Conversion:
         self.module, self.converter_of, self.ranges, self.name = graph_module, converter_of, ranges, name
         self.network = NetworkBuilder()
         self.book = SizeBook(self.network, ranges)
-        self.context = Context(self.network, self.book)
+        self.context = Context(self.network, self.book, self._inline)
         self.values: dict[Node, Any] = {}
         self.inputs: list[Binding] = []
         self.outputs: list[Binding] = []
@@ -112,9 +113,44 @@ class _Conversion:
         value: Any = self.module
         for part in node.target.split("."):
             value = getattr(value, part)
-        if not isinstance(value, torch.Tensor):
+        if isinstance(value, GraphModule):
+            self.values[node] = value
+        elif isinstance(value, torch.Tensor):
+            self.values[node] = _Lazy(self, node, value)
+        else:
             raise ConversionError(f"the attribute {node.target!r} is a {type(value).__name__}, not a tensor", node)
-        self.values[node] = _Lazy(self, node, value)
+
+    def _inline(self, body: GraphModule, operands: Sequence[Any]) -> tuple[Any, ...]:
+        """Converts a body's nodes where the current node's layers are. See `ConverterContext.inline`."""
+        results: Any = ()
+        given = list(operands)
+        caller, self.module = self.module, body
+        with self.network.called(), self.book.scope():
+            for node in body.graph.nodes:
+                if node.op == "placeholder":
+                    if not given:
+                        raise self.network.fail(f"a body got {len(operands)} inputs, which are too few")
+                    self._bind(node, given.pop(0))
+                elif node.op == "output":
+                    results = self._argument(node.args[0])
+                else:
+                    self.network.enter(node)
+                    getattr(self, f"_{node.op}", self._refuse)(node)
+            if given:
+                raise self.network.fail(f"a body got {len(operands)} inputs, which are too many")
+        self.module = caller
+        return tuple(results) if isinstance(results, list) else (results,)
+
+    def _bind(self, node: Node, operand: Any) -> None:
+        """Lets an operand stand for a body's input."""
+        value = node.meta["val"]
+        self.values[node] = operand
+        if isinstance(value, torch.SymInt):
+            self.values[node] = operand if isinstance(operand, int) else self.book.known(value, operand)
+            if not isinstance(operand, int):
+                self.book.define(value, operand)
+        elif isinstance(value, torch.Tensor):
+            self.book.note(operand, value)
 
     def _call_function(self, node: Node) -> None:
         target = node.target
@@ -271,12 +307,11 @@ def _state(node: Node) -> tuple[Any, ...]:
 
 def _by_kind(node: Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Arguments as the converter's signature takes them: those that the schema makes keyword-only by name."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
+    if not isinstance(node.target, OpOverload | HigherOrderOperator):
         return args, kwargs
     named = {}
     positional = list(args)
-    for argument in itertools.islice(schema.arguments, len(args), None):
+    for argument in itertools.islice(formals(node.target), len(args), None):
         if argument.name in kwargs:
             named[parameter_name(argument.name)] = kwargs[argument.name]
     return positional, named

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 import torch
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import Node
 
 from trtplug_registry import TrtplugError, qualified_name
@@ -89,9 +89,9 @@ def describe(node: Node | None) -> str:
 
 
 def op_name(node: Node) -> str:
-    """``aten::add.Tensor`` for an op, a function's name otherwise."""
+    """``aten::add.Tensor`` for an op, ``higher_order::cond`` for an operator on graphs, a function's name otherwise."""
     target = node.target
-    if isinstance(target, OpOverload):
+    if isinstance(target, OpOverload | HigherOrderOperator):
         return qualified_name(target)
     return getattr(target, "__name__", str(target))
 
@@ -104,7 +104,7 @@ def source_line(node: Node) -> str:
         if not line.startswith('File "'):
             continue
         file, _, rest = line.removeprefix('File "').partition('", line ')
-        if found and file.startswith(_TORCH):
+        if found and file.startswith((_TORCH, "<eval_with_key>")):
             continue
         number = rest.partition(",")[0]
         code = lines[place + 1] if place + 1 < len(lines) and not lines[place + 1].startswith('File "') else ""

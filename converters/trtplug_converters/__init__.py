@@ -36,6 +36,7 @@ FAMILIES = (
     "pooling",
     "sampling",
     "quantization",
+    "control",
 )
 
 

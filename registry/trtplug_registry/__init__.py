@@ -5,7 +5,8 @@ Declare converters with `converter` and `converter_table`, their arguments with 
 this imports no TensorRT.
 """
 
-from trtplug_registry.context import ConverterContext, NetworkSize, NetworkTensor, Operand
+from trtplug_registry.bodies import Body, BodyFacts
+from trtplug_registry.context import ConverterContext, NetworkBody, NetworkSize, NetworkTensor, Operand
 from trtplug_registry.converter import Converter, Tolerance, converter, converter_table, qualified_name, resolve
 from trtplug_registry.domain import Domain, Restriction
 from trtplug_registry.errors import (
@@ -83,6 +84,8 @@ __all__ = [
     "PHASES",
     "Anything",
     "Axis",
+    "Body",
+    "BodyFacts",
     "Call",
     "Candidate",
     "Capabilities",
@@ -101,6 +104,7 @@ __all__ = [
     "LoweringPass",
     "Match",
     "Negation",
+    "NetworkBody",
     "NetworkSize",
     "NetworkTensor",
     "Not",

@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import Node
 
-from trtplug_registry.converter import Converter
+from trtplug_registry.converter import Converter, formals
 
 
 class Claims:
@@ -21,31 +21,35 @@ class Claims:
         decided: plugins that the user prefers, which therefore conflict with nobody.
     """
 
-    __slots__ = ("conflicts", "converters", "names", "pinned", "uses")
+    __slots__ = ("conflicts", "converters", "defaults", "names", "pinned", "volatile")
 
-    def __init__(self, overload: OpOverload, converters: Sequence[Converter], decided: Container[str] = ()) -> None:
-        arguments = overload._schema.arguments
+    def __init__(
+        self,
+        overload: OpOverload | HigherOrderOperator,
+        converters: Sequence[Converter],
+        decided: Container[str] = (),
+    ) -> None:
+        arguments = formals(overload)
         self.names = [argument.name for argument in arguments]
+        self.defaults = {argument.name: None if argument.required else argument.default for argument in arguments}
         self.converters = tuple(converters)
-        self.pinned = [
-            {a.name: a.default_value for a in arguments if a.name not in c.domain.arguments} for c in converters
-        ]
-        self.uses = any(c.domain.outputs for c in converters)
+        self.pinned = [{a.name: a.default for a in arguments if a.name not in c.domain.arguments} for c in converters]
+        # who uses the results, and what is in a body, can change while the call stays the same
+        self.volatile = isinstance(overload, HigherOrderOperator) or any(c.domain.outputs for c in converters)
         self.conflicts: dict[Converter, Converter] = {}
         for one, two in rivals(self.converters, decided):
             self.conflicts[one] = two
             self.conflicts[two] = one
 
-    def bind(self, overload: OpOverload, node: Node, describe: Callable[[Any], Any]) -> dict[str, Any]:
+    def bind(self, node: Node, describe: Callable[[Any], Any]) -> dict[str, Any]:
         """The call's arguments by name, described, defaults filled in."""
         args, kwargs = node.args, node.kwargs
         call = {name: describe(value) for name, value in zip(self.names, args, strict=False)}
         for name, value in kwargs.items():
             call[name] = describe(value)
         if len(call) < len(self.names):
-            for argument in overload._schema.arguments:
-                if argument.name not in call:
-                    call[argument.name] = argument.default_value
+            for name, default in self.defaults.items():
+                call.setdefault(name, default)
         return call
 
 

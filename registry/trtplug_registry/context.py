@@ -6,7 +6,7 @@ inside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -19,6 +19,9 @@ NetworkTensor: TypeAlias = Any
 
 NetworkSize: TypeAlias = Any
 """A size: an int where it is known, else a 0-d int64 `NetworkTensor`."""
+
+NetworkBody: TypeAlias = Any
+"""A graph that a converter is given for a `Body` argument: for `ConverterContext.inline`, and nothing else."""
 
 Operand: TypeAlias = Any
 """A `NetworkTensor`, or a Python number that becomes a constant of the other operand's dtype."""
@@ -148,3 +151,41 @@ class ConverterContext(Protocol):
 
     def full(self, sizes: Sequence[NetworkSize], value: Operand, dtype: torch.dtype) -> NetworkTensor:
         """A tensor of these sizes, every element the same."""
+
+    def inline(self, body: NetworkBody, operands: Sequence[NetworkTensor | NetworkSize]) -> tuple[NetworkTensor, ...]:
+        """Converts a body's nodes, in place of its inputs the operands. Returns its results."""
+
+    def conditional(
+        self,
+        condition: NetworkTensor,
+        then: Callable[[], Sequence[NetworkTensor]],
+        otherwise: Callable[[], Sequence[NetworkTensor]],
+    ) -> tuple[NetworkTensor, ...]:
+        """The results of one of two branches, whose layers the functions add; the other branch is not run.
+
+        The condition is bool of shape (). The branches' results are equal in number, dtypes and shapes.
+        """
+
+    def loop(
+        self,
+        step: Callable[
+            [Sequence[NetworkTensor], Sequence[NetworkTensor]], tuple[Sequence[NetworkTensor], Sequence[NetworkTensor]]
+        ],
+        states: Sequence[NetworkTensor],
+        *,
+        condition: Callable[[Sequence[NetworkTensor]], NetworkTensor] | None = None,
+        count: NetworkSize | None = None,
+        sequences: Sequence[NetworkTensor] = (),
+    ) -> tuple[tuple[NetworkTensor, ...], tuple[NetworkTensor, ...]]:
+        """A loop, whose layers `step` adds: from the states, and one element of each sequence, to the next states.
+
+        Args:
+            step: also returns what is collected in each iteration.
+            states: at the start; their dtypes and shapes stay.
+            condition: bool of shape (), from the states before each iteration; the loop ends where it is false.
+            count: of iterations, where there is no condition.
+            sequences: tensors whose first axis is as long as `count`.
+
+        Returns:
+            The states at the end, and what was collected along a new first axis (only with a `count`).
+        """

@@ -8,17 +8,17 @@ import inspect
 import keyword
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch._ops import OpOverload, OpOverloadPacket
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from trtplug_registry.domain import Domain
 from trtplug_registry.errors import DeclarationError
 
 _VARIADIC = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
-Target: TypeAlias = OpOverload | OpOverloadPacket | str
+Target: TypeAlias = OpOverload | OpOverloadPacket | HigherOrderOperator | str
 Convert: TypeAlias = Callable[..., Any]
 
 
@@ -37,7 +37,8 @@ class Converter:
 
     Attributes:
         target: an overload, a packet (all overloads that share the function's signature), or an op's qualified name
-            such as ``"mylib::op"`` or ``"mylib::op.overload"``, which need not be loaded yet.
+            such as ``"mylib::op"`` or ``"mylib::op.overload"``, which need not be loaded yet. A higher-order operator
+            (``torch.ops.higher_order.cond``) too: the function's parameters are then those of its call.
         domain: which calls it takes.
         function: called with the context, then the schema's arguments by name.
         dynamic_shapes: whether any input may have symbolic sizes.
@@ -74,13 +75,16 @@ class Converter:
         return self.target if isinstance(self.target, str) else qualified_name(self.target)
 
     def overloads(self) -> tuple[OpOverload, ...]:
-        """The overloads that it takes; none while its op library is not loaded.
+        """The overloads that it takes; none while its op library is not loaded, or for a higher-order operator.
 
         Raises:
             DeclarationError: the function's parameters are not the schema's, or the domain leaves an argument open.
         """
         target = resolve(self.target) if isinstance(self.target, str) else self.target
         if target is None:
+            return ()
+        if isinstance(target, HigherOrderOperator):
+            check_signature(self, target)
             return ()
         if isinstance(target, OpOverload):
             check_signature(self, target)
@@ -93,6 +97,12 @@ class Converter:
         for overload in fitting:
             check_signature(self, overload)
         return fitting
+
+    @property
+    def operator(self) -> HigherOrderOperator | None:
+        """The higher-order operator that it takes, where its target is one."""
+        target = resolve(self.target) if isinstance(self.target, str) else self.target
+        return target if isinstance(target, HigherOrderOperator) else None
 
 
 def converter(
@@ -150,12 +160,14 @@ def converter_table(
     return make
 
 
-def qualified_name(target: OpOverload | OpOverloadPacket) -> str:
-    """``aten::add.Tensor``; ``aten::relu`` for a default overload; ``aten::add`` for a packet."""
+def qualified_name(target: OpOverload | OpOverloadPacket | HigherOrderOperator) -> str:
+    """``aten::add.Tensor``; ``aten::relu`` for a default overload; ``aten::add`` for a packet; ``higher_order::op``."""
+    if isinstance(target, HigherOrderOperator):
+        return f"higher_order::{target.name()}"
     return target.name() if isinstance(target, OpOverload) else str(target._qualified_op_name)
 
 
-def resolve(name: str) -> OpOverload | OpOverloadPacket | None:
+def resolve(name: str) -> OpOverload | OpOverloadPacket | HigherOrderOperator | None:
     """The op of a qualified name (``ns::op`` or ``ns::op.overload``; ``ns.op.overload`` too), or None if not loaded.
 
     ``ns::op`` without an overload means the default one where there is one.
@@ -163,6 +175,8 @@ def resolve(name: str) -> OpOverload | OpOverloadPacket | None:
     space, _, rest = name.partition("::") if "::" in name else name.partition(".")
     op, _, overload = rest.partition(".")
     packet = getattr(getattr(torch.ops, space), op, None) if op else None
+    if isinstance(packet, HigherOrderOperator):
+        return None if overload else packet
     if not isinstance(packet, OpOverloadPacket):
         return None
     if overload:
@@ -174,20 +188,56 @@ def parameter_name(argument: str) -> str:
     return f"{argument}_" if keyword.iskeyword(argument) else argument
 
 
-def signature_mismatch(function: Convert, overload: OpOverload) -> str | None:
-    """How the function's parameters (after ``ctx``) differ from the schema's, or None."""
+class Formal(NamedTuple):
+    """One argument of an op; `default` is ``inspect.Parameter.empty`` where it has none."""
+
+    name: str
+    default: Any
+    keyword_only: bool
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+@functools.cache
+def formals(op: OpOverload | HigherOrderOperator) -> tuple[Formal, ...]:
+    """The arguments of an op: of its schema; of its call, where it is a higher-order operator, which has none.
+
+    Raises:
+        DeclarationError: a higher-order operator that takes any number of arguments.
+    """
+    if isinstance(op, OpOverload):
+        return tuple(
+            Formal(a.name, a.default_value if a.has_default_value() else inspect.Parameter.empty, a.kwarg_only)
+            for a in op._schema.arguments
+        )
+    parameters = list(inspect.signature(type(op).__call__).parameters.values())[1:]
+    if any(p.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD) for p in parameters):
+        raise DeclarationError(f"{qualified_name(op)} takes any number of arguments, so no converter can name them")
+    return tuple(Formal(p.name, p.default, p.kind is inspect.Parameter.KEYWORD_ONLY) for p in parameters)
+
+
+def signature_mismatch(function: Convert, op: OpOverload | HigherOrderOperator) -> str | None:
+    """How the function's parameters (after ``ctx``) differ from the schema's, or None.
+
+    Those of a higher-order operator that have defaults may be left out: they come and go with Torch's versions.
+    """
     parameters = _parameters(function)[1:]
-    arguments = overload._schema.arguments
-    expected = [parameter_name(argument.name) for argument in arguments]
     names = [name for name, _, _ in parameters]
+    arguments = [
+        argument
+        for argument in formals(op)
+        if isinstance(op, OpOverload) or argument.required or parameter_name(argument.name) in names
+    ]
+    expected = [parameter_name(argument.name) for argument in arguments]
     if names != expected:
         return f"its parameters after ctx are {names}, the schema's are {expected}"
     for (name, keyword_only, ours), argument in zip(parameters, arguments, strict=True):
-        if argument.kwarg_only != keyword_only:
-            return f"{name!r} is{'' if argument.kwarg_only else ' not'} keyword-only in the schema"
-        default = argument.default_value if argument.has_default_value() else inspect.Parameter.empty
-        if not _same_default(ours, default):
-            return f"the default of {name!r} is {_show(ours)}, the schema's is {_show(default)}"
+        if argument.keyword_only != keyword_only:
+            return f"{name!r} is{'' if argument.keyword_only else ' not'} keyword-only in the schema"
+        if not _same_default(ours, argument.default):
+            return f"the default of {name!r} is {_show(ours)}, the schema's is {_show(argument.default)}"
     return None
 
 
@@ -211,19 +261,19 @@ def _parameters(function: Convert) -> list[tuple[str, bool, Any]]:
     return positional[bound:] + [(name, True, known.get(name, inspect.Parameter.empty)) for name in only]
 
 
-def check_signature(converter: Converter, overload: OpOverload) -> None:
+def check_signature(converter: Converter, op: OpOverload | HigherOrderOperator) -> None:
     """Raises `DeclarationError` unless function and domain speak of exactly the schema's arguments."""
-    mismatch = signature_mismatch(converter.function, overload)
+    name, mismatch = qualified_name(op), signature_mismatch(converter.function, op)
     if mismatch is not None:
-        raise DeclarationError(f"converter {converter.name!r} for {overload.name()}: {mismatch}")
-    names = {argument.name for argument in overload._schema.arguments}
-    unknown = sorted(set(converter.domain.arguments) - names)
+        raise DeclarationError(f"converter {converter.name!r} for {name}: {mismatch}")
+    arguments = formals(op)
+    unknown = sorted(set(converter.domain.arguments) - {argument.name for argument in arguments})
     if unknown:
-        raise DeclarationError(f"converter {converter.name!r}: {overload.name()} has no argument {', '.join(unknown)}")
-    for argument in overload._schema.arguments:
-        if argument.name not in converter.domain.arguments and not argument.has_default_value():
+        raise DeclarationError(f"converter {converter.name!r}: {name} has no argument {', '.join(unknown)}")
+    for argument in arguments:
+        if argument.name not in converter.domain.arguments and argument.required:
             raise DeclarationError(
-                f"converter {converter.name!r} for {overload.name()}: the domain says nothing of {argument.name!r},"
+                f"converter {converter.name!r} for {name}: the domain says nothing of {argument.name!r},"
                 " which has no default"
             )
 

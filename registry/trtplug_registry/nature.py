@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 
 _TAGS: Mapping[torch.Tag, str] = {
     torch.Tag.nondeterministic_seeded: "it draws from Torch's random generator, which an engine does not reach",
@@ -17,8 +17,10 @@ _COMPLEX = ("_fft_", "fft_", "complex", "polar", "view_as_complex", "view_as_rea
 """How the names of ops on complex numbers begin."""
 
 
-def nature(op: OpOverload) -> str:
+def nature(op: OpOverload | HigherOrderOperator) -> str:
     """Why an op is hard or impossible to convert by what it is, in words, or ""."""
+    if isinstance(op, HigherOrderOperator):
+        return ""
     for tag, words in _TAGS.items():
         if tag in op.tags:
             return words

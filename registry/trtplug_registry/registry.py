@@ -9,9 +9,10 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from torch._ops import OpOverload, OpOverloadPacket
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.fx import Node
 
+from trtplug_registry.bodies import body_of, describe_body
 from trtplug_registry.claims import Claims
 from trtplug_registry.converter import Converter, check_signature, qualified_name, resolve
 from trtplug_registry.errors import DeclarationError, unknown_name
@@ -25,6 +26,8 @@ from trtplug_registry.relations import tensors_in
 from trtplug_registry.selection import Selection
 from trtplug_registry.specs import seen
 from trtplug_registry.support import Reason, ReasonCode, Support, Supported, Unsupported, refuse
+
+_OPS = (OpOverload, HigherOrderOperator)
 
 
 class Capabilities(Protocol):
@@ -145,12 +148,12 @@ class Registry:
                 return known[4]  # type: ignore[no-any-return]
         support = self._verdict(node)
         claims = self._claims.get(node.target)  # type: ignore[call-overload]  # any target may be asked about
-        if claims is None or not claims.uses:  # who uses the results is not part of the key
+        if claims is None or not claims.volatile:
             values = tuple((source, source.meta.get("val")) for source in node.all_input_nodes)
             self._memo[node] = (node.target, node.args, node.kwargs, values, support)
         return support
 
-    def explain(self, asked: Node | OpOverload | str) -> Explanation:
+    def explain(self, asked: Node | OpOverload | HigherOrderOperator | str) -> Explanation:
         """All candidates for a node or an op, in order; for a node also why each does not take it.
 
         Raises:
@@ -159,7 +162,7 @@ class Registry:
         if isinstance(asked, Node):
             support = self.lookup(asked)
             op = asked.target
-            reasons = self._reasons(asked) if isinstance(op, OpOverload) else {}
+            reasons = self._reasons(asked) if isinstance(op, _OPS) else {}
         else:
             found = resolve(asked) if isinstance(asked, str) else asked
             if isinstance(found, OpOverloadPacket):
@@ -168,7 +171,7 @@ class Registry:
                 raise unknown_name("op", str(asked), {qualified_name(op) for op in self._claims})
             support, op, reasons = None, found, {}
         candidates = tuple(Candidate(c, reasons.get(c)) for c in self.candidates(op))
-        name = qualified_name(op) if isinstance(op, OpOverload) else str(op)
+        name = qualified_name(op) if isinstance(op, _OPS) else str(op)
         return Explanation(name, candidates, support, op in self.decompositions)
 
     def candidates(self, op: Any) -> tuple[Converter, ...]:
@@ -186,10 +189,10 @@ class Registry:
     @property
     def targets(self) -> tuple[OpOverload, ...]:
         """The overloads that some converter claims, by name."""
-        return tuple(sorted(self._claims, key=qualified_name))
+        return tuple(sorted((op for op in self._claims if isinstance(op, OpOverload)), key=qualified_name))
 
     @functools.cached_property
-    def conflicts(self) -> Mapping[OpOverload, tuple[tuple[Converter, Converter], ...]]:
+    def conflicts(self) -> Mapping[OpOverload | HigherOrderOperator, tuple[tuple[Converter, Converter], ...]]:
         """Pairs of third-party converters that refuse each other, by op."""
         found = {op: tuple(claims.conflicts.items()) for op, claims in self._claims.items()}
         return {op: pairs for op, pairs in found.items() if pairs}
@@ -235,8 +238,8 @@ class Registry:
             str(converter.domain),
         )
 
-    def _index(self) -> tuple[dict[OpOverload, Claims], dict[str, list[Converter]]]:
-        by_op: dict[OpOverload, list[Converter]] = {}
+    def _index(self) -> tuple[dict[OpOverload | HigherOrderOperator, Claims], dict[str, list[Converter]]]:
+        by_op: dict[OpOverload | HigherOrderOperator, list[Converter]] = {}
         unloaded: dict[str, list[Converter]] = {}
         for converter in self.converters:
             try:
@@ -244,9 +247,10 @@ class Registry:
             except DeclarationError as error:  # a target by name, whose op was loaded after the plugin was asked
                 self._faults[converter] = str(error)
                 continue
-            for overload in overloads:
-                by_op.setdefault(overload, []).append(converter)
-            if not overloads:
+            ops = overloads or ((converter.operator,) if converter.operator is not None else ())
+            for op in ops:
+                by_op.setdefault(op, []).append(converter)
+            if not ops:
                 unloaded.setdefault(converter.target_name.replace("::", "."), []).append(converter)
         return {op: Claims(op, converters, self.prefer) for op, converters in by_op.items()}, unloaded
 
@@ -278,7 +282,7 @@ class Registry:
 
     def _verdict(self, node: Node) -> Support:
         op = node.target
-        if node.op != "call_function" or not isinstance(op, OpOverload):
+        if node.op != "call_function" or not isinstance(op, _OPS):
             return refuse(ReasonCode.NO_CONVERTER, seen=f"{_name(node)} is not an ATen or custom op")
         excluded = self._exclusions.match(node) if self._exclusions else None
         if excluded is not None:
@@ -288,7 +292,7 @@ class Registry:
             unfit = "; ".join(self._faults[c] for c in self._faults if c.target_name == qualified_name(op))
             text = unfit or f"no plugin has a converter for {qualified_name(op)}"
             return refuse(ReasonCode.NO_CONVERTER, seen=text, because="" if unfit else nature(op))
-        call = self._call(claims, op, node)
+        call = self._call(claims, node)
         if isinstance(call, Reason):
             return Unsupported((call,))
         reasons = []
@@ -303,14 +307,14 @@ class Registry:
         claims = self._find_claims(node.target)
         if claims is None:
             return {}
-        call = self._call(claims, node.target, node)
+        call = self._call(claims, node)
         if isinstance(call, Reason):
             return dict.fromkeys(claims.converters, call)
         return {c: self._refusal(claims, place, node, call) for place, c in enumerate(claims.converters)}
 
-    def _call(self, claims: Claims, op: Any, node: Node) -> dict[str, Any] | Reason:
+    def _call(self, claims: Claims, node: Node) -> dict[str, Any] | Reason:
         try:
-            call = claims.bind(op, node, self._describe)
+            call = claims.bind(node, self._describe)
         except Exception as error:  # metadata may be anything
             return Reason(ReasonCode.NO_METADATA, seen=f"its arguments cannot be described ({error})")
         for name, value in call.items():
@@ -378,6 +382,9 @@ class Registry:
             current = value.meta.get("val")
             if known is not None and known[0] is current and current is not None:
                 return known[1]
+            body = body_of(value) if current is None else None
+            if body is not None:  # not kept: bodies are lowered, too
+                return describe_body(body, self.lookup)
             facts = describe_node(value)
             self._facts[value] = (current, facts)
             return facts

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
-from torch._ops import OpOverload, OpOverloadPacket
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.fx import Node
 
-from trtplug_registry.converter import qualified_name
+from trtplug_registry.converter import qualified_name, resolve
 from trtplug_registry.errors import UnknownNameError, unknown_name
 
 REGEX = "re:"
@@ -20,9 +21,10 @@ class Selection:
     """Nodes picked by name.
 
     Args:
-        names: ops (``"aten::add"`` for all overloads, ``"aten::add.Tensor"`` for one; dots for colons too), module
-            paths (``"encoder.layer.0"``, with everything under it), and ``"re:…"``, a regular expression that is
-            searched for in the op's qualified name and in the paths of the modules that the node came from.
+        names: ops (``"aten::add"`` for all overloads, ``"aten::add.Tensor"`` for one, ``"higher_order::cond"``; dots
+            for colons too), module paths (``"encoder.layer.0"``, with everything under it), and ``"re:…"``, a regular
+            expression that is searched for in the op's qualified name and in the paths of the modules that the node
+            came from.
 
     Raises:
         UnknownNameError: a name with ``::`` is no op.
@@ -31,12 +33,16 @@ class Selection:
 
     def __init__(self, names: Sequence[str] = ()) -> None:
         self.names = tuple(names)
-        self._ops: dict[OpOverload, str] = {}
+        self._ops: dict[Any, str] = {}
         self._paths: list[str] = []
         self._patterns: dict[str, re.Pattern[str]] = {}
         for name in names:
             if name.startswith(REGEX):
                 self._patterns[name] = re.compile(name.removeprefix(REGEX))
+                continue
+            operator = resolve(name) if name.startswith("higher_order") else None
+            if isinstance(operator, HigherOrderOperator):
+                self._ops[operator] = name
                 continue
             try:
                 self._ops |= dict.fromkeys(overloads_named(name), name)
@@ -45,7 +51,7 @@ class Selection:
                     raise
                 self._paths.append(name)
 
-    def has_op(self, op: OpOverload) -> bool:
+    def has_op(self, op: OpOverload | HigherOrderOperator) -> bool:
         """Whether an op is picked by its name, wherever it stands."""
         return op in self._ops
 
@@ -69,7 +75,7 @@ class Selection:
             return
         paths = list(module_paths(node))
         yield from (name for name in self._paths if any(path == name or path.startswith(f"{name}.") for path in paths))
-        if isinstance(node.target, OpOverload):
+        if isinstance(node.target, OpOverload | HigherOrderOperator):
             paths.append(qualified_name(node.target))
         yield from (name for name, regex in self._patterns.items() if any(map(regex.search, paths)))
 

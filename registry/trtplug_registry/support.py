@@ -20,6 +20,7 @@ class ReasonCode(enum.StrEnum):
     DYNAMIC_SHAPE = "dynamic-shape"
     ARGUMENT = "argument"
     RELATION = "relation"
+    BODY = "body"
     OUTPUT_USED = "output-used"
     EXCLUDED_BY_USER = "excluded-by-user"
     CONFLICT = "conflict"

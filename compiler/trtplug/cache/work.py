@@ -123,21 +123,25 @@ class _Description:
         self.tensors: list[torch.Tensor] = []
 
     def work(self, about: Circumstances) -> Work:
-        nodes = [self._node(node) for node in self.block.graph.nodes]
+        nodes = self._nodes(self.block)
         structure = {"about": dict(about), "nodes": nodes, "symbols": self.spans}
         return Work(structure, tuple(self.tensors))
 
-    def _node(self, node: Node) -> list[Any]:
+    def _nodes(self, module: GraphModule) -> list[Any]:
+        return [self._node(node, module) for node in module.graph.nodes]
+
+    def _node(self, node: Node, module: GraphModule) -> list[Any]:
         kwargs = [[name, encode(value)] for name, value in sorted(node.kwargs.items())]
         args = [encode(argument) for argument in node.args]
         value = self._value(node.meta.get("val"), node)
-        return [node.op, node.name, self._target(node), args, kwargs, value, _notes(node)]
+        return [node.op, node.name, self._target(node, module), args, kwargs, value, _notes(node)]
 
-    def _target(self, node: Node) -> Any:
+    def _target(self, node: Node, module: GraphModule) -> Any:
         if isinstance(node.target, OpOverload):
             return [qualified_name(node.target), str(node.target._schema)]
         if node.op == "get_attr":
-            return {"weight": self._weight(attribute(self.block, node.target))}
+            value = attribute(module, node.target)
+            return {"body": self._nodes(value)} if isinstance(value, GraphModule) else {"weight": self._weight(value)}
         return name_of(node.target) if callable(node.target) else str(node.target)
 
     def _weight(self, value: Any) -> int:

@@ -130,7 +130,7 @@ class Graph:
     def _lift(self, inputs: Sequence[Any]) -> Lifted:
         """The traced graph with its state as attributes."""
         traced = self._traced
-        graph_module = fx.GraphModule(traced.graph_module, _copy(traced.graph_module.graph))
+        graph_module = fx.GraphModule(traced.graph_module, graphs.copy_of(traced.graph_module.graph))
         placeholders = graph_module.graph.find_nodes(op="placeholder")
         for place in self._frozen:
             _freeze(graph_module, placeholders[place], inputs[place])
@@ -140,15 +140,6 @@ class Graph:
         graph_module.recompile()
         _, spec = pytree.tree_flatten(((), {}))
         return Lifted(graph_module, spec, spec, names, mutations, {}, False)
-
-
-def _copy(graph: fx.Graph) -> fx.Graph:
-    copied = fx.Graph()
-    image: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
-        image[node] = copied.node_copy(node, lambda source: image[source])
-        image[node].name = node.name  # a copy of "input" would be called "input_1", after the builtin
-    return copied
 
 
 def _freeze(graph_module: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> None:

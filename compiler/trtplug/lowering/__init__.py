@@ -7,6 +7,8 @@
 4. The late passes see what will be partitioned.
 5. What depends on strides is made independent of them: an engine's outputs, and those of a decomposition, are laid out
    in memory otherwise than eager's.
+
+The graphs that conditionals and loops call go through the same before the graph that calls them.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from trtplug.errors import op_name
+from trtplug.lowering.bodies import lower_bodies
 from trtplug.lowering.calls import apply_mutations, flatten_inputs, run_lowered
 from trtplug.lowering.decompose import decompose
 from trtplug.lowering.dump import GraphDump
@@ -96,13 +99,19 @@ def lower_lifted(
     """
     nodes = lifted.graph_module.graph.nodes
     original = {node.name: op_name(node) for node in nodes if isinstance(node.target, OpOverload)}
-    verifier = Verifier(lifted.graph_module, ranges) if settings.verify else None
     dump = GraphDump(settings.dump_graphs) if settings.dump_graphs else None
-    runner = PassRunner(lifted.graph_module, settings, strict=strict, verifier=verifier, dump=dump)
-    runner.run(item for item in registry.passes if item.phase == "early")
-    fates = runner.step("lower:decompose", lambda module: decompose(module, registry))
-    runner.run(item for item in registry.passes if item.phase == "late")
-    runner.step("lower:strides", free_of_strides)
+
+    def rewrite(graph_module: fx.GraphModule, dump: GraphDump | None = None) -> tuple[PassRunner, dict[str, Fate]]:
+        verifier = Verifier(graph_module, ranges) if settings.verify else None
+        runner = PassRunner(graph_module, settings, strict=strict, verifier=verifier, dump=dump)
+        runner.run(item for item in registry.passes if item.phase == "early")
+        fates = runner.step("lower:decompose", lambda module: decompose(module, registry))
+        runner.run(item for item in registry.passes if item.phase == "late")
+        runner.step("lower:strides", free_of_strides)
+        return runner, fates
+
+    lower_bodies(lifted.graph_module, rewrite)
+    runner, fates = rewrite(lifted.graph_module, dump)
     lifted.graph_module.recompile()
     return Lowered(
         lifted.graph_module,

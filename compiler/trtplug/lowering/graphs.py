@@ -29,6 +29,16 @@ def module_of(root: torch.nn.Module, graph: fx.Graph, name: str) -> fx.GraphModu
     return made
 
 
+def copy_of(graph: fx.Graph) -> fx.Graph:
+    """The graph once more, its nodes called alike."""
+    copied = fx.Graph()
+    image: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        image[node] = copied.node_copy(node, lambda source: image[source])
+        image[node].name = node.name  # a copy of "input" would be called "input_1", after the builtin
+    return copied
+
+
 def values(args: Any) -> Any:
     """Arguments with each node replaced by its fake value."""
     return fx.node.map_arg(args, lambda node: node.meta.get("val"))

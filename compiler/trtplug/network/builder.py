@@ -6,7 +6,8 @@ what is wrong with it. TensorRT's logged errors become `ConversionError`s that c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.fx import Node
 from trtplug._tensorrt import library, torch_dtype, trt_dtype
 from trtplug.errors import ConversionError, op_name
 from trtplug.network.logger import new_logger
+from trtplug.network.regions import Region, Regions
 from trtplug.tf32 import PROCESS
 
 MAX_NAME = 1000  # TensorRT's limit is 4,096 characters
@@ -47,14 +49,26 @@ class NetworkBuilder:
         self._constants: dict[Any, Any] = {}
         self._frozen: dict[Any, torch.Tensor] = {}
         self._own: set[Any] = set()
+        self._regions = Regions()
+        self._caller: Node | None = None
         self._seen_layers = 0
         self._finished = False
 
     def enter(self, node: Node) -> None:
         """Layers from here on come from this node."""
         self.node = node
-        self._prefix = node.name[:MAX_NAME]
+        self._prefix = (f"{self._caller.name}.{node.name}" if self._caller is not None else node.name)[:MAX_NAME]
         self.logger.take()
+
+    @contextlib.contextmanager
+    def called(self) -> Iterator[None]:
+        """The nodes entered within are of a graph that the current node calls, which answers for their layers."""
+        node, prefix, caller = self.node, self._prefix, self._caller
+        self._caller = caller or node
+        try:
+            yield
+        finally:
+            self.node, self._prefix, self._caller = node, prefix, caller
 
     def fail(self, what: str, cause: BaseException | None = None) -> ConversionError:
         """The error for the current node, with what TensorRT has logged. To be raised by the caller."""
@@ -92,25 +106,16 @@ class NetworkBuilder:
         Raises:
             ConversionError: TensorRT has no such layer, or refuses the layer, an input or an attribute.
         """
-        if self._finished:
-            raise self.fail("this network is finished: a converter kept it, and adds to it now")
-        for value in (*args, *(inputs or {}).values(), *(keywords or {}).values()):
-            for tensor in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(tensor, self.trt.ITensor) and not self.owns(tensor):
-                    raise self.fail(f"add_{kind}: the tensor {tensor.name!r} belongs to another network")
+        self._permit(kind, *args, *(inputs or {}).values(), *(keywords or {}).values())
         method = getattr(self.definition, f"add_{kind}", None)
         if method is None:
             raise self.fail(f"TensorRT {self.trt.__version__} has no add_{kind}")
-        try:
-            layer = method(*args, **(keywords or {}))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise self.fail(f"add_{kind}: {_first_line(error)}", error) from error
-        if layer is None:
-            raise self.fail(f"TensorRT refuses add_{kind}")
-        self._name(layer, kind)
+        layer = self._made(
+            kind, method, *map(self.here, args), **{k: self.here(v) for k, v in (keywords or {}).items()}
+        )
         try:
             for number, tensor in (inputs or {}).items():
-                layer.set_input(number, tensor)
+                layer.set_input(number, self.here(tensor))
             for name, value in attributes.items():
                 if not hasattr(type(layer), name):
                     raise self.fail(f"a layer made by add_{kind} has no attribute {name!r}")
@@ -120,26 +125,92 @@ class NetworkBuilder:
         self._check(layer)
         return layer
 
-    def _name(self, layer: Any, kind: str) -> None:
+    def _permit(self, kind: str, *values: Any) -> None:
+        """Raises where the network is finished, or a tensor is not of it."""
+        if self._finished:
+            raise self.fail("this network is finished: a converter kept it, and adds to it now")
+        for value in values:
+            for tensor in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(tensor, self.trt.ITensor) and not self.owns(tensor):
+                    raise self.fail(f"add_{kind}: the tensor {tensor.name!r} belongs to another network")
+
+    def _made(self, kind: str, method: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+        """What a method of TensorRT's makes, with a name of its own."""
+        try:
+            layer = method(*args, **keywords)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise self.fail(f"add_{kind}: {_first_line(error)}", error) from error
+        if layer is None:
+            raise self.fail(f"TensorRT refuses add_{kind}")
+        self._name(layer, kind)
+        return layer
+
+    def _unused(self, kind: str) -> str:
         base = f"{self._prefix}.{kind}"
         count = self._counts[base] = self._counts.get(base, 0) + 1
-        name = base if count == 1 else f"{base}.{count}"
-        layer.name = name
+        return base if count == 1 else f"{base}.{count}"
+
+    def _name(self, layer: Any, kind: str) -> None:
+        name = layer.name = self._unused(kind)
         if self.node is not None:
-            self.nodes[name] = self.node
+            self.nodes[name] = self._caller or self.node
             layer.metadata = op_name(self.node)
 
-    def _check(self, layer: Any) -> None:
-        """Reads every output's shape, which makes TensorRT judge the layer."""
+    def _check(self, layer: Any, region: Region | None = None) -> None:
+        """Reads every output's shape, which makes TensorRT judge the layer. It lies in the open regions up to one."""
         for number in range(getattr(layer, "num_outputs", 0)):
             try:
                 tensor = layer.get_output(number)
                 self._own.add(tensor)
+                self._regions.made(tensor, region)
                 tuple(tensor.shape)
             except (RuntimeError, ValueError) as error:  # RuntimeError since 1.7, ValueError before
                 raise self.fail(f"TensorRT refuses the layer {layer.name!r}", error) from error
         if self.logger.errors:
             raise self.fail(f"TensorRT reports an error at {getattr(layer, 'name', 'a layer')!r}")
+
+    # --- conditionals and loops -----------------------------------------------------------------------------------
+
+    def here(self, value: Any) -> Any:
+        """A tensor (or each of a list) as a layer here may read it: brought into the open branches. Others as is."""
+        if not self._regions:
+            return value
+        if isinstance(value, list | tuple):
+            return type(value)(map(self.here, value))
+        if not isinstance(value, self.trt.ITensor) or value in self._frozen:
+            return value
+        for branch in self._regions.branches_before(value):
+            known = branch.entries.get(value)
+            if known is None:
+                layer = self._made("conditional_input", branch.conditional.add_input, value)
+                self._check(layer, branch)
+                known = branch.entries[value] = layer.get_output(0)
+            branch.inside.add(known)
+            value = known
+        return value
+
+    def within(self, region: Region) -> contextlib.AbstractContextManager[Region]:
+        """Layers from here on lie in a region."""
+        return self._regions.within(region)
+
+    def region(self, kind: str) -> Any:
+        """TensorRT's own object for a new ``"if_conditional"`` or ``"loop"``."""
+        self._permit(kind)
+        made = getattr(self.definition, f"add_{kind}")()
+        made.name = self._unused(kind)
+        return made
+
+    def boundary(self, kind: str, method: Callable[..., Any], *args: Any, length: Any = None) -> Any:
+        """A layer that a conditional's or loop's own method makes (``loop.add_recurrence``). Checked as any other.
+
+        `length` becomes the second input.
+        """
+        self._permit(kind, *args, length)
+        layer = self._made(kind, method, *map(self.here, args))
+        if length is not None:
+            layer.set_input(1, self.here(length))
+        self._check(layer)
+        return layer
 
     # --- constants ------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from trtplug._tensorrt import trt_dtype
 from trtplug.network.builder import NetworkBuilder
+from trtplug.network.regions import Region
 from trtplug.network.sizes import SizeBook
 from trtplug_registry import TensorFacts, describe_value, tensors_in
 
@@ -17,9 +18,12 @@ from trtplug_registry import TensorFacts, describe_value, tensors_in
 class Context:
     """Implements `trtplug_registry.ConverterContext`; see there for what each method promises."""
 
-    def __init__(self, network: NetworkBuilder, sizes: SizeBook) -> None:
+    def __init__(
+        self, network: NetworkBuilder, sizes: SizeBook, inline: Callable[[Any, Sequence[Any]], tuple[Any, ...]]
+    ) -> None:
         self._network = network
         self._sizes = sizes
+        self.inline = inline
         self.trt = network.trt
         self.add = network.add
         self.frozen = network.frozen
@@ -223,6 +227,58 @@ class Context:
     def full(self, sizes: Sequence[Any], value: Any, dtype: torch.dtype) -> Any:
         element = self.constant(value, dtype) if isinstance(value, int | float) else self.cast(value, dtype)
         return self.expand(element, sizes)
+
+    # --- conditionals and loops -------------------------------------------------------------------------------------
+
+    def conditional(
+        self, condition: Any, then: Callable[[], Sequence[Any]], otherwise: Callable[[], Sequence[Any]]
+    ) -> tuple[Any, ...]:
+        network = self._network
+        condition = network.here(condition)
+        conditional = network.region("if_conditional")
+        network.boundary("condition", conditional.set_condition, condition)
+        entries: dict[Any, Any] = {}
+        sides = []
+        for branch in (then, otherwise):
+            with network.within(Region(conditional, entries)), self._sizes.scope():
+                sides.append([network.here(result) for result in branch()])
+        layers = [network.boundary("conditional_output", conditional.add_output, *pair) for pair in zip(*sides)]
+        return tuple(layer.get_output(0) for layer in layers)
+
+    def loop(
+        self,
+        step: Callable[[Sequence[Any], Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]],
+        states: Sequence[Any],
+        *,
+        condition: Callable[[Sequence[Any]], Any] | None = None,
+        count: Any = None,
+        sequences: Sequence[Any] = (),
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        network, limit = self._network, self.trt.TripLimit
+        length = None if count is None else self.constant(count, torch.int64) if isinstance(count, int) else count
+        loop = network.region("loop")
+        inside = Region()
+        with network.within(inside), self._sizes.scope():
+            recurrences = [network.boundary("recurrence", loop.add_recurrence, state) for state in states]
+            elements = [network.boundary("iterator", loop.add_iterator, x).get_output(0) for x in sequences]
+            current = [layer.get_output(0) for layer in recurrences]
+            if length is not None:
+                network.boundary("trip_limit", loop.add_trip_limit, length, limit.COUNT)
+            if condition is not None:
+                network.boundary("trip_limit", loop.add_trip_limit, condition(current), limit.WHILE)
+            following, collected = step(current, elements)
+            for layer, tensor in zip(recurrences, following, strict=True):
+                made_here = tensor in inside.inside and tensor not in current
+                made = tensor if made_here else self.add("identity", tensor).get_output(0)
+                layer.set_input(1, network.here(made))
+            collected = [network.here(tensor) for tensor in collected]
+        kinds = self.trt.LoopOutput
+        last = [network.boundary("loop_output", loop.add_loop_output, x, kinds.LAST_VALUE, 0) for x in current]
+        every = [
+            network.boundary("loop_output", loop.add_loop_output, x, kinds.CONCATENATE, 0, length=length)
+            for x in collected
+        ]
+        return tuple(x.get_output(0) for x in last), tuple(x.get_output(0) for x in every)
 
 
 def _same(size: Any, own: Any) -> bool:

@@ -6,10 +6,11 @@ can have is kept too, so that arithmetic whose result they decide costs no layer
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -63,6 +64,15 @@ class SizeBook:
         self._shapes: dict[Any, Any] = {}
         self._expressions: dict[Any, tuple[Any, ...]] = {}
         self._sizes: dict[Any, tuple[Any, ...]] = {}
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """What is learnt within is forgotten at the end: the layers that it was learnt from lie in a branch or loop."""
+        kept = dict(self._by_expression), dict(self._shapes), dict(self._sizes)
+        try:
+            yield
+        finally:
+            self._by_expression, self._shapes, self._sizes = kept
 
     def note(self, tensor: Any, value: torch.Tensor) -> None:
         """The metadata of a network tensor: its symbolic sizes."""

@@ -85,7 +85,7 @@ class Newton(nn.Module):
         def better(step, root):
             return step + 1, (root + square / root) / 2
 
-        return while_loop(going, better, (torch.zeros((), dtype=torch.int64), square))
+        return while_loop(going, better, (x.new_zeros((), dtype=torch.int64), square))
 
 
 class Collatz(nn.Module):
@@ -101,7 +101,7 @@ class Collatz(nn.Module):
         def step(n, steps):
             return torch.cond(n % 2 == 0, lambda n: n // 2, odd, (n,)), steps + 1
 
-        return while_loop(going, step, (n.abs().sum() + 1, torch.zeros((), dtype=torch.int64)))
+        return while_loop(going, step, (n.abs().sum() + 1, n.new_zeros((), dtype=torch.int64)))
 
 
 class Branching(nn.Module):
@@ -112,7 +112,7 @@ class Branching(nn.Module):
 
         def doubled(x, shift):
             return while_loop(
-                lambda i, x: i < 3, lambda i, x: (i + 1, x * 2 + shift), (torch.zeros((), dtype=torch.int32), x)
+                lambda i, x: i < 3, lambda i, x: (i + 1, x * 2 + shift), (x.new_zeros((), dtype=torch.int32), x)
             )[1]
 
         return torch.cond(shift > 0, doubled, lambda x, shift: x - shift, (x, shift)) + shift
@@ -141,7 +141,7 @@ class Fibonacci(nn.Module):
             one, two, done, kept = states
             return [two.clone(), one + two, torch.ones_like(done), kept.clone()], [x.clone(), one * 2, kept + x]
 
-        flag, half = torch.zeros((), dtype=torch.bool), torch.full((2,), 0.5, dtype=torch.float16)
+        flag, half = x.new_zeros((), dtype=torch.bool), x.new_full((2,), 0.5, dtype=torch.float16)
         return scan(step, [x[0] * 0, x[0] * 0 + 1, flag, half.float()], x, reverse=True)
 
 
@@ -172,12 +172,12 @@ class Case:
 
 
 @functools.cache
-def case(name, *, dynamic=False, changed=None):
+def case(name, *, dynamic=False, changed=None, device="cpu"):
     """Of `MODELS`; with static sizes only the inputs of the first one's shapes."""
     torch.manual_seed(0)
     build, given, shapes = MODELS[name]
-    inputs = [item if isinstance(item, tuple) else (item,) for item in given]
-    model = build().eval().requires_grad_(False)
+    inputs = [tuple(a.to(device) for a in (item if isinstance(item, tuple) else (item,))) for item in given]
+    model = build().to(device).eval().requires_grad_(False)
     if changed is not None:
         changed(model)
     fitting = [args for args in inputs if dynamic or [a.shape for a in args] == [a.shape for a in inputs[0]]]
@@ -373,3 +373,17 @@ def test_just_in_time(name):
         args = args if isinstance(args, tuple) else (args,)
         torch.testing.assert_close(fast(*args), model(*args), rtol=1e-4, atol=1e-5)
     assert all(report.torch_ops == () and report.engines for report in trtplug.reports(fast))
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_tensorrt_s_conditionals_and_loops_agree_with_eager(name, dynamic):
+    subject = case(name, dynamic=dynamic and MODELS[name][2] is not None, device="cuda")
+    compiled = trtplug.compile(subject.program, executor="tensorrt", **WHOLE)
+    assert len(compiled.report.engines) == 1
+    subject.check(compiled)

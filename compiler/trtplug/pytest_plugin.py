@@ -56,6 +56,22 @@ def _items(session: pytest.Session, config: pytest.Config, name: str) -> Iterato
         yield LawItem.from_parent(session, name=case.id, case=case, profile=profile)
 
 
+EXAMPLES = "trtplug-examples"
+"""The property of a test's report that says how many examples it tried."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == EXAMPLES and report.when == "call"
+    ]
+    if counts:
+        terminalreporter.write_line(f"trtplug: {sum(counts):,} examples in {len(counts):,} laws")
+
+
 class LawItem(pytest.Item):
     """One law on one thing that a plugin brings."""
 
@@ -67,7 +83,8 @@ class LawItem(pytest.Item):
         from trtplug.testing import NotApplicableError, UnprovenError
 
         try:
-            self.case.check(self.profile, self.config.getoption("--trtplug-executor"))
+            tried = self.case.check(self.profile, self.config.getoption("--trtplug-executor"))
+            self.user_properties.append((EXAMPLES, tried))
         except UnprovenError as error:
             pytest.skip(f"unproven: {error}")
         except NotApplicableError as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
+from trtplug.errors import SettingsError
 from trtplug.testing.drawing import dtypes_of
 from trtplug.testing.laws import BY_DTYPE, Law, check_converter, profile_named
 from trtplug.testing.profiles import Profile
@@ -37,10 +38,10 @@ class LawCase:
         dtype = f"-{str(self.dtype).removeprefix('torch.')}" if self.dtype is not None else ""
         return f"{self.converter.id}-{self.converter.name}{dtype}-{self.law}"
 
-    def check(self, profile: Profile | str | None = None, executor: str = "reference") -> None:
+    def check(self, profile: Profile | str | None = None, executor: str = "reference") -> int:
         """See `check_converter`; the profile is that of the environment where None is given."""
         chosen = profile_of_environment() if profile is None else profile
-        check_converter(
+        return check_converter(
             self.registry,
             self.converter,
             self.law,
@@ -94,9 +95,15 @@ def can_be_dynamic(converter: Converter) -> bool:
 
 
 def profile_of_environment() -> Profile:
-    """``TRTPLUG_LAWS=ci`` (the default) or ``nightly``.
+    """``TRTPLUG_LAWS=ci`` (the default) or ``nightly``; ``TRTPLUG_LAWS_SECONDS=1.5`` bounds each law's drawing.
 
     Raises:
         UnknownNameError: there is no such profile.
+        SettingsError: the seconds are no number.
     """
-    return profile_named(os.environ.get("TRTPLUG_LAWS", "ci"))
+    chosen = profile_named(os.environ.get("TRTPLUG_LAWS", "ci"))
+    seconds = os.environ.get("TRTPLUG_LAWS_SECONDS", "")
+    try:
+        return dataclasses.replace(chosen, seconds=float(seconds)) if seconds else chosen
+    except ValueError as error:
+        raise SettingsError(f"TRTPLUG_LAWS_SECONDS={seconds}: must be a number of seconds, as 1.5") from error

@@ -68,7 +68,7 @@ class PluginCase:
     kind: str
     law: str
     dtype: str
-    function: Callable[[Profile, str], None]
+    function: Callable[[Profile, str], int | None]
 
     @property
     def id(self) -> str:
@@ -77,15 +77,15 @@ class PluginCase:
     def __str__(self) -> str:
         return self.id
 
-    def check(self, profile: Profile | str | None = None, executor: str = "reference") -> None:
-        """Tries it; the profile is that of the environment where None is given.
+    def check(self, profile: Profile | str | None = None, executor: str = "reference") -> int:
+        """Tries it, and says on how many drawn examples; the profile is that of the environment where None is given.
 
         Raises:
             LawViolationError, UndescribedError: the law does not hold.
             NotApplicableError: it has nothing to say here.
             UnprovenError: there is nothing to try it on.
         """
-        self.function(profile_of_environment() if profile is None else profile_named(profile), executor)
+        return self.function(profile_of_environment() if profile is None else profile_named(profile), executor) or 0
 
     def judge(self, profile: Profile | str | None = None, executor: str = "reference") -> Verdict:
         """Tries it, and says what became of it. Raises nothing."""

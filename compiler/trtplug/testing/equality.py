@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -176,7 +177,8 @@ def agrees_dynamically(trial: Trial) -> None:
         nonlocal reached
         dynamic = draw_dynamic(trial, data)
         reached += 1
-        check_dynamic(trial, dynamic, draw_points(trial, data, dynamic))
+        dynamic = _with_points(trial, data, dynamic)
+        check_dynamic(trial, dynamic)
         found.append(dynamic)
 
     trial.explore(check, trial.profile.dynamic_calls)
@@ -185,14 +187,10 @@ def agrees_dynamically(trial: Trial) -> None:
         raise NotApplicableError(f"{trial.name}: no drawn call has a size that can be symbolic")
 
 
-Calls = list[tuple[DrawnCall, Mapping[str, torch.Tensor], Any]]
-"""Calls at several sizes, each with values and what eager makes of them."""
-
-
-def draw_points(trial: Trial, data: st.DataObject, dynamic: DynamicCall) -> Calls:
-    """A dynamic call at its corners and at random sizes, with values."""
+def _with_points(trial: Trial, data: st.DataObject, dynamic: DynamicCall) -> DynamicCall:
+    """The call with values at its corners and at random sizes."""
     fixed = {place: dynamic.tensors[place] for place in dynamic.constants}
-    found: Calls = []
+    found: list[tuple[DrawnCall, Mapping[str, torch.Tensor], Any]] = []
     for point in [*corner_points(dynamic.ranges), *_random_points(trial, data, dynamic.ranges)]:
         call = call_at(dynamic.symbolic, point, fixed)
         if call is None:
@@ -204,11 +202,11 @@ def draw_points(trial: Trial, data: st.DataObject, dynamic: DynamicCall) -> Call
             tensors = {**plain_values(call), **fixed}
             eager = run_eager(call, tensors)
         found.append((call, tensors, eager))
-    return found
+    return dataclasses.replace(dynamic, points=tuple(found))
 
 
-def check_dynamic(trial: Trial, dynamic: DynamicCall, calls: Calls) -> None:
-    """Holds one dynamic call to law 5."""
+def check_dynamic(trial: Trial, dynamic: DynamicCall) -> None:
+    """Holds one dynamic call to law 5, at the sizes it has values for."""
     symbolic, constants, code = dynamic.symbolic, dynamic.constants, dynamic_code(dynamic)
     guards = len(symbolic.env.guards)
     try:
@@ -218,7 +216,7 @@ def check_dynamic(trial: Trial, dynamic: DynamicCall, calls: Calls) -> None:
     for guard in symbolic.env.guards[guards:]:
         what = f"the converter asks for the value of a symbolic size, and leaves the guard {guard.expr}"
         trial.fail(what, symbolic.call, dynamic.tensors, constants, code)
-    for call, tensors, eager in calls:
+    for call, tensors, eager in dynamic.points:
         inputs, expected = symbolic.graph.inputs(tensors), symbolic.graph.expected(eager)
         compare(trial, run, inputs, expected, call, tensors, constants, code)
 

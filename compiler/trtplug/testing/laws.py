@@ -55,8 +55,8 @@ def check_converter(
     executor: str = "reference",
     source: str = "trtplug.registry()",
     memory: Memory | None = None,
-) -> None:
-    """Holds one converter to one law, or to all of them.
+) -> int:
+    """Holds one converter to one law, or to all of them; returns how many examples were tried.
 
     Args:
         registry: that the converter belongs to.
@@ -79,15 +79,19 @@ def check_converter(
         raise unknown_name("single converter", str(converter), [c.id for c in (found, *more)])
     chosen = profile_named(profile)
     memories: dict[torch.dtype | None, Memory] = collections.defaultdict(Memory)
+    tried = 0
     for one in list(Law) if law is None else [_law(law)]:
         dtypes = (dtype,) if dtype is not None or one not in BY_DTYPE else dtypes_of(found.domain)
         for each in dtypes:
             try:
                 remembered = memories[each] if memory is None else memory
+                before = remembered.examples
                 CHECKS[one](Trial(registry, found, each, chosen, executor, str(one), source, remembered))
+                tried += remembered.examples - before
             except NotApplicableError:
                 if law is not None and len(dtypes) == 1:
                     raise
+    return tried
 
 
 def _found(registry: Registry, asked: Converter | str) -> list[Converter]:

@@ -48,6 +48,11 @@ class Mutant:
         with _exchanged(self.function, self.replacement, functions_of(converter)):
             yield dataclasses.replace(converter, function=changed)
 
+    @property
+    def id(self) -> str:
+        """The same wherever in its file the function is."""
+        return f"{self.function.__module__}.{self.function.__qualname__}: {self.kind}\n{self.diff}"
+
     def __str__(self) -> str:
         return f"{self.where}: {self.kind}\n{textwrap.indent(self.diff, '    ')}"
 

@@ -1,6 +1,9 @@
 """The mutation run: how many small wrong changes of the converters do the laws notice?
 
 ``python -m trtplug.testing.mutate [--converter NAME]`` prints a table, a score, and every survivor with its diff.
+``--out FILE`` keeps every outcome, a line of JSON each; what is in the file is not tried again, so that a run can be
+stopped and resumed, or spread over machines by ``--shard``. ``--record FILE`` writes the score and the survivors, and
+keeps what the file says of why they survive.
 """
 
 from __future__ import annotations
@@ -8,36 +11,28 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import itertools
+import gc
 import json
 import os
+import random
 import select
 import signal
 import sys
+import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from trtplug.testing.drawing import dtypes_of
-from trtplug.testing.errors import NotApplicableError
-from trtplug.testing.laws import Law, check_converter
+from trtplug.testing.judging import Judge, judges_of, killed_by
 from trtplug.testing.mutants import Mutant, exchanged_rows, functions_of, mutants_of
-from trtplug.testing.profiles import Profile
-from trtplug_registry import Converter, Plugin, Registry, unknown_name
+from trtplug.testing.mutation_record import Outcome, read, recorded, report
+from trtplug_registry import Converter, Registry, unknown_name
 
-PROFILE = Profile("mutation", calls=20, values=2, dynamic_calls=5, points=1, builds=1, forced=1, shrink=False)
-PATIENCE = 60
-"""Seconds after which a mutant counts as killed: it hangs."""
 MOST_USERS = 3
 """A helper that many converters share is tried with this many of them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What became of one mutant: killed, by what, or survived (``killed_by`` is "")."""
-
-    mutant: str
-    killed_by: str
+TOGETHER = 4
+"""Functions that a process tries one after the other: neighbours share converters, and so what was drawn of them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,8 +42,29 @@ class Unit:
     function: types.FunctionType
     users: tuple[Converter, ...]
 
+    @property
+    def name(self) -> str:
+        return f"{self.function.__module__}.{self.function.__qualname__}:{self.function.__code__.co_firstlineno}"
 
-def units(registry: Registry, chosen: Sequence[Converter]) -> list[Unit]:
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which mutants are tried.
+
+    Attributes:
+        sample: at most this many of each function, drawn at random; all where None.
+        seed: of the draw.
+        shard: (i, n): every n-th few functions from the i-th on.
+        done: ids of mutants that are not tried again.
+    """
+
+    sample: int | None = None
+    seed: int = 0
+    shard: tuple[int, int] = (0, 1)
+    done: Collection[str] = ()
+
+
+def units(chosen: Sequence[Converter]) -> list[Unit]:
     """The functions that converters reach, each once."""
     users: dict[types.FunctionType, list[Converter]] = {}
     for converter in chosen:
@@ -69,9 +85,8 @@ def mutants_in(registry: Registry, unit: Unit) -> Iterator[tuple[Mutant, tuple[C
     seen = set()
     for user in unit.users:
         for mutant in mutants_of(unit.function, user):
-            key = (mutant.where, mutant.kind, mutant.diff)
-            if key not in seen:
-                seen.add(key)
+            if mutant.id not in seen:
+                seen.add(mutant.id)
                 yield mutant, unit.users
     for user in unit.users:
         for mutant in exchanged_rows(user, registry):
@@ -79,183 +94,198 @@ def mutants_in(registry: Registry, unit: Unit) -> Iterator[tuple[Mutant, tuple[C
                 yield mutant, (user,)
 
 
-def killed_by(registry: Registry, mutant: Mutant, users: Sequence[Converter], sound: set[tuple[Any, ...]]) -> str:
-    """What kills a mutant, in a line; "" where it survives.
+def outcomes(
+    registry: Registry,
+    batch: Sequence[Unit],
+    choice: Choice | None = None,
+    trying: Callable[[Outcome], None] = lambda outcome: None,
+) -> Iterator[Outcome]:
+    """Tries the mutants of some functions, in this process.
 
     Args:
         registry: that the converters belong to.
-        mutant: to be killed.
-        users: converters that use the changed function.
-        sound: (converter id and name, law, dtype) that hold without the change; others cannot judge.
+        batch: the functions.
+        choice: of mutants.
+        trying: called before each.
     """
-    for converter in users:
-        with mutant.applied(converter) as changed:
-            for law, dtype in _trials(changed):
-                if (converter.id, converter.name, law, dtype) in sound:
-                    try:
-                        _check(registry, changed, law, dtype)
-                    except NotApplicableError:
-                        continue
-                    except Exception as error:  # whatever it is, it was noticed
-                        return f"{law}, {dtype}: {type(error).__name__}"
-    return ""
+    choice = choice or Choice()
+    judges: dict[int, Sequence[Judge]] = {}
 
+    def of(converter: Converter) -> Sequence[Judge]:
+        if id(converter) not in judges:
+            judges[id(converter)] = judges_of(registry, converter)
+        return judges[id(converter)]
 
-def sound_trials(registry: Registry, users: Sequence[Converter]) -> set[tuple[Any, ...]]:
-    """The trials that hold for the converters as they are."""
-    found = set()
-    for converter in users:
-        for law, dtype in _trials(converter):
-            with contextlib.suppress(Exception):
-                _check(registry, converter, law, dtype)
-                found.add((converter.id, converter.name, law, dtype))
-    return found
-
-
-def _trials(converter: Converter) -> Iterator[tuple[Law, Any]]:
-    dtypes = dtypes_of(converter.domain)
-    yield from ((Law.EQUALS_EAGER, dtype) for dtype in dtypes)
-    if converter.dynamic_shapes:
-        yield Law.DYNAMIC, dtypes[0]
-
-
-def _check(registry: Registry, converter: Converter, law: Law, dtype: Any) -> None:
-    plugin = Plugin(converter.plugin or "tested", built_in=converter.built_in, converters=(converter,))
-    alone = Registry([plugin], capabilities=registry.capabilities)
-    with _patience():
-        check_converter(alone, alone.converters[0], law, dtype=dtype, profile=PROFILE)
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    def give_up(signum: int, frame: Any) -> None:
-        raise TimeoutError(f"no answer after {PATIENCE} s")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(PATIENCE)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def outcomes(registry: Registry, unit: Unit, skip: int = 0) -> Iterator[Outcome]:
-    """Tries every mutant of a unit, in this process, after the first `skip`."""
-    sound = sound_trials(registry, unit.users)
-    for mutant, users in itertools.islice(mutants_in(registry, unit), skip, None):
-        yield Outcome(str(mutant), killed_by(registry, mutant, users, sound))
+    for unit in batch:
+        found = list(mutants_in(registry, unit))
+        if choice.sample is not None and choice.sample < len(found):
+            found = random.Random(f"{choice.seed} {unit.name}").sample(found, choice.sample)
+        for mutant, users in found:
+            if mutant.id not in choice.done:
+                outcome = Outcome(unit.name, mutant.id, mutant.where)
+                trying(outcome)
+                yield dataclasses.replace(outcome, killed_by=killed_by(mutant, users, of))
 
 
 # --- the run, in processes of its own: a mutant may take its process down ---------------------------------------------
+
+
+@dataclasses.dataclass
+class _Worker:
+    """A process that tries the mutants of a batch."""
+
+    pid: int
+    batch: list[Unit]
+    rest: bytes = b""
+    trying: Outcome | None = None
+    ended: bool = False
 
 
 def run(
     registry: Registry,
     chosen: Sequence[Converter],
     jobs: int = 1,
-    progress: Callable[[str, list[Outcome]], None] | None = None,
-) -> dict[str, list[Outcome]]:
-    """Tries every mutant of some converters. A mutant that crashes its process is killed; the rest goes on.
+    choice: Choice | None = None,
+    seconds: float | None = None,
+) -> Iterator[Outcome]:
+    """Tries the mutants of some converters, each outcome as it comes. One that crashes its process is killed.
 
     Args:
         registry: that they belong to.
         chosen: the converters.
         jobs: processes at a time.
-        progress: called with each function's name and outcomes as it is done.
+        choice: of mutants.
+        seconds: after which the run stops, done or not; None for never.
 
-    Returns:
-        The outcomes by function, in the order of the registry.
+    Raises:
+        RuntimeError: a process ended that was not trying a mutant.
     """
-    waiting = units(registry, chosen)
-    found: dict[str, list[Outcome]] = {_name(unit): [] for unit in waiting}
-    running: dict[int, tuple[Unit, bytes]] = {}
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            unit = waiting.pop(0)
-            running[_fork(registry, unit, len(found[_name(unit)]))] = (unit, b"")
-        ready, _, _ = select.select(list(running), [], [])
-        for pipe in ready:
-            unit, rest = running[pipe]
-            data = os.read(pipe, 1 << 16)
-            *lines, rest = (rest + data).split(b"\n")
-            results = found[_name(unit)]
-            done = False
-            for line in lines:
-                record = json.loads(line)
-                if isinstance(record, str):
-                    raise RuntimeError(f"{_name(unit)} cannot be mutated: {record}")
-                done = done or record is None
-                if record is not None:
-                    results.append(Outcome(**record))
-            running[pipe] = (unit, rest)
-            if done or not data:
-                del running[pipe]
-                os.close(pipe)
-                os.wait()
-                if done and progress is not None:
-                    progress(_name(unit), results)
-                if not done:  # the process died of a mutant: count that one, and go on after it
-                    results.append(Outcome(f"{_name(unit)}: number {len(results) + 1}", "the process died"))
-                    waiting.insert(0, unit)
-    return {name: results for name, results in found.items() if results}
+    choice = choice or Choice()
+    every = units(chosen)
+    waiting = [every[at : at + TOGETHER] for at in range(0, len(every), TOGETHER)][choice.shard[0] :: choice.shard[1]]
+    done = set(choice.done)
+    end = None if seconds is None else time.monotonic() + seconds
+    running: dict[int, _Worker] = {}
+    try:
+        while (waiting or running) and (end is None or time.monotonic() < end):
+            while waiting and len(running) < jobs:
+                batch = waiting.pop(0)
+                pid, pipe = _fork(registry, batch, dataclasses.replace(choice, done=frozenset(done)))
+                running[pipe] = _Worker(pid, batch)
+            ready, _, _ = select.select(list(running), [], [], 1.0)
+            for pipe in ready:
+                worker = running[pipe]
+                found, closed = _read(pipe, worker)
+                if closed:
+                    del running[pipe]
+                    found += _reap(pipe, worker)
+                    if not worker.ended:
+                        waiting.insert(0, worker.batch)
+                done.update(outcome.id for outcome in found)
+                yield from found
+    finally:
+        for pipe, worker in running.items():
+            os.kill(worker.pid, signal.SIGKILL)
+            os.waitpid(worker.pid, 0)
+            os.close(pipe)
 
 
-def _fork(registry: Registry, unit: Unit, skip: int) -> int:
-    """A process that writes an outcome a line, and null at the end; returns the pipe to read from."""
-    read, write = os.pipe()
-    if os.fork():
-        os.close(write)
-        return read
-    os.close(read)
-    with contextlib.suppress(BaseException), os.fdopen(write, "w") as out:
+def _read(pipe: int, worker: _Worker) -> tuple[list[Outcome], bool]:
+    """What a process has said since, and whether that was all."""
+    data = os.read(pipe, 1 << 16)
+    *lines, worker.rest = (worker.rest + data).split(b"\n")
+    found = []
+    for line in lines:
+        kind, value = json.loads(line)
+        if kind == "error":
+            raise RuntimeError(f"{', '.join(unit.name for unit in worker.batch)}: {value}")
+        worker.ended = kind == "end"
+        worker.trying = Outcome(**value) if kind == "trying" else None
+        found += [Outcome(**value)] if kind == "outcome" else []
+    return found, not data
+
+
+def _reap(pipe: int, worker: _Worker) -> list[Outcome]:
+    """A process that has ended; the mutant that it died of."""
+    os.close(pipe)
+    os.waitpid(worker.pid, 0)
+    if worker.ended:
+        return []
+    if worker.trying is None:
+        raise RuntimeError(f"{', '.join(unit.name for unit in worker.batch)}: died as they are")
+    return [dataclasses.replace(worker.trying, killed_by="the process died")]
+
+
+def _fork(registry: Registry, batch: Sequence[Unit], choice: Choice) -> tuple[int, int]:
+    """A process that says what it does, a line of JSON each; its id, and the pipe to read from."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(write_end)
+        return pid, read_end
+    os.close(read_end)
+    gc.freeze()
+    with contextlib.suppress(BaseException), os.fdopen(write_end, "w") as out:
+
+        def say(kind: str, value: Any) -> None:
+            print(json.dumps([kind, value]), file=out, flush=True)
+
         try:
-            for outcome in outcomes(registry, unit, skip):
-                print(json.dumps(dataclasses.asdict(outcome)), file=out, flush=True)
-            print("null", file=out, flush=True)
+            for outcome in outcomes(registry, batch, choice, lambda o: say("trying", dataclasses.asdict(o))):
+                say("outcome", dataclasses.asdict(outcome))
+            say("end", None)
         except BaseException as error:
-            print(json.dumps(f"{type(error).__name__}: {error}"), file=out, flush=True)
+            say("error", f"{type(error).__name__}: {error}")
     os._exit(0)
-
-
-def _name(unit: Unit) -> str:
-    return f"{unit.function.__module__}.{unit.function.__qualname__}:{unit.function.__code__.co_firstlineno}"
-
-
-def _show_progress(name: str, results: list[Outcome]) -> None:
-    print(f"{sum(bool(o.killed_by) for o in results)} of {len(results)} {name}", file=sys.stderr, flush=True)
-
-
-def report(found: dict[str, list[Outcome]]) -> str:
-    """A table of the functions, the survivors with their diffs, and the score."""
-    lines = [f"{'killed':>7} {'of':>5}  function"]
-    for name, results in found.items():
-        lines.append(f"{sum(bool(o.killed_by) for o in results):>7} {len(results):>5}  {name}")
-    every = [outcome for results in found.values() for outcome in results]
-    survivors = [outcome for outcome in every if not outcome.killed_by]
-    lines += ["", f"{len(survivors)} survivors", *(f"  {outcome.mutant}" for outcome in survivors)]
-    killed = len(every) - len(survivors)
-    share = killed / len(every) if every else 1.0
-    return "\n".join([*lines, "", f"{killed} of {len(every)} mutants killed: {share:.1%}"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns 1 where fewer than the demanded share of the mutants are killed."""
     import trtplug
 
-    parser = argparse.ArgumentParser(prog="python -m trtplug.testing.mutate", description=__doc__)
-    parser.add_argument("--converter", help="only converters whose id or function name contains this")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
-    parser.add_argument("--at-least", type=float, default=0.0, metavar="SHARE", help="fail below this share of kills")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     registry = trtplug.registry()
     chosen = [c for c in registry if not options.converter or options.converter in f"{c.id} {c.name}"]
     if not chosen:
         raise unknown_name("converter", options.converter, [c.id for c in registry])
-    found = run(registry, chosen, options.jobs, _show_progress)
+    found = read(options.out) if options.out else []
+    choice = Choice(options.sample, options.seed, options.shard, {outcome.id for outcome in found})
+    with contextlib.nullcontext() if options.out is None else options.out.open("a") as out:
+        for outcome in run(registry, chosen, options.jobs, choice, options.time_limit):
+            found.append(outcome)
+            if out is not None:
+                print(json.dumps(dataclasses.asdict(outcome)), file=out, flush=True)
+            if len(found) % 50 == 0:
+                print(f"{len(found)} mutants, {sum(not o.killed_by for o in found)} alive", file=sys.stderr, flush=True)
     print(report(found))
-    every = [outcome for results in found.values() for outcome in results]
-    return int(sum(bool(o.killed_by) for o in every) < options.at_least * len(every))
+    if options.record is not None:
+        options.record.write_text(recorded(found, options.record))
+    return int(sum(bool(o.killed_by) for o in found) < options.at_least * len(found))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trtplug.testing.mutate", description=__doc__)
+    parser.add_argument("--converter", help="only converters whose id or function name contains this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    parser.add_argument("--at-least", type=float, default=0.0, metavar="SHARE", help="fail below this share of kills")
+    parser.add_argument("--sample", type=int, metavar="K", help="at most K mutants of each function, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="the I-th of N parts, from 0")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop then, done or not")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="every outcome, a line each; those in it stay")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="the score, and why the survivors survive")
+    return parser
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, parts = text.partition("/")
+    try:
+        found = int(number), int(parts)
+    except ValueError:
+        found = (0, 0)
+    if not 0 <= found[0] < found[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 0 <= I < N, as 0/4")
+    return found
 
 
 if __name__ == "__main__":

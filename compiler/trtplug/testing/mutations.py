@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 from trtplug._tensorrt import library
@@ -221,6 +222,7 @@ _PAIRS = (
 )
 
 
+@functools.cache
 def enum_siblings() -> dict[str, str]:
     """For each member of TensorRT's enums another of the same enum; the likeliest confusion where one is known."""
     found: dict[str, str] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 
@@ -23,6 +24,7 @@ class Profile:
             law 1 has tried the values of each.
         derandomize: whether every run draws the same.
         shrink: whether what fails is made small.
+        seconds: after which a law stops drawing, having tried at least one example.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Profile:
     every_dtype: bool = False
     derandomize: bool = True
     shrink: bool = True
+    seconds: float = math.inf
 
     def settings(self, examples: int) -> settings:
         """Hypothesis settings; the laws count refused draws themselves, and budget time by counts."""

@@ -143,14 +143,23 @@ def symbolic_call(
     return SymbolicCall(call, plan, graph, shapes, hints, env)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class DynamicCall:
-    """A supported call with symbolic sizes, ready to be converted."""
+    """A supported call with symbolic sizes, ready to be converted.
+
+    Attributes:
+        symbolic: the call.
+        tensors: values of the example.
+        constants: the places of those that are constants of the graph.
+        ranges: of the sizes.
+        points: the call at several sizes, each with values and what eager makes of them.
+    """
 
     symbolic: SymbolicCall
     tensors: Mapping[str, torch.Tensor]
     constants: tuple[str, ...]
     ranges: Mapping[sympy.Symbol, Range]
+    points: tuple[tuple[DrawnCall, Mapping[str, torch.Tensor], Any], ...] = ()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -68,10 +69,12 @@ class Memory:
     Attributes:
         calls: static ones; None where law 1 was not tried, or what it left was taken.
         dynamic: those with symbolic sizes, likewise of law 5.
+        examples: how many were tried, by all the laws so far.
     """
 
     calls: list[Instance] | None = None
     dynamic: list[DynamicCall] | None = None
+    examples: int = 0
 
 
 @dataclasses.dataclass
@@ -110,15 +113,24 @@ class Trial:
             UndescribedError: eager refuses too many of the drawn calls.
         """
 
+        end = time.monotonic() + self.profile.seconds
+        failing: list[bool] = []
+
         @self.profile.settings(examples)
         @given(st.data())
         def run(data: st.DataObject) -> None:
+            if time.monotonic() > end and not failing:
+                raise EnoughError
+            self.memory.examples += 1
             try:
                 check(data)
             except UnsatisfiedAssumption:
                 self.tally.in_vain += 1
                 if self.tally.in_vain > MOST_IN_VAIN and not self.tally.tried:
                     raise EnoughError from None
+                raise
+            except LawViolationError:
+                failing.append(True)  # the time is for finding, not for making small
                 raise
 
         with single_thread(), contextlib.suppress(EnoughError, Unsatisfiable):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
+import json
 import os
+from pathlib import Path
 
 import planted
 import pytest
 import torch
 
-from trtplug.testing import registry_of
+from trtplug.testing import judging, registry_of
+from trtplug.testing.judging import judges_of, killed_by
 from trtplug.testing.mutants import Mutant, base_of, functions_of, mutants
-from trtplug.testing.mutate import Outcome, Unit, killed_by, outcomes, report, run, sound_trials
+from trtplug.testing.mutate import Choice, Unit, main, outcomes, run
+from trtplug.testing.mutation_record import Outcome, read, recorded, report
 from trtplug.testing.mutations import enum_siblings, mutations
 from trtplug_registry import FLOATS, Axis, Converter, Domain, Only, Tensor, converter, converter_table
 
@@ -33,6 +38,13 @@ def softmax(ctx, self, dim, half_to_float):  # type: ignore[no-untyped-def]  # a
 @converter_table({aten.exp.default: "EXP", aten.neg.default: "NEG"}, Domain(self=Tensor(FLOATS)))
 def unary(op, ctx, self):  # type: ignore[no-untyped-def]  # a toy
     return ctx.unary(op, self)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it does not matter how much is tried."""
+    little = dataclasses.replace(judging.PROFILE, calls=3, dynamic_calls=1)
+    monkeypatch.setattr(judging, "PROFILE", little)
 
 
 def doubled(ctx, tensor):  # type: ignore[no-untyped-def]  # a toy
@@ -137,9 +149,10 @@ def test_helpers_of_the_same_package_are_mutated_too() -> None:
 def test_every_mutant_of_a_sound_converter_dies_but_equivalent_ones() -> None:
     registry = registry_of([softmax])
     (user,) = registry.converters
-    sound = sound_trials(registry, [user])
-    assert len(sound) == len(FLOATS) + 1
-    fates = {mutant: killed_by(registry, mutant, [user], sound) for mutant in mutants(user, registry)}
+    judges = judges_of(registry, user)
+    laws = [judge.law for judge in judges]
+    assert laws == ["equals-eager"] * len(FLOATS) + ["dynamic"] + ["builds"] * len(FLOATS)
+    fates = {mutant: killed_by(mutant, [user], lambda user: judges) for mutant in mutants(user, registry)}
     survivors = [mutant for mutant, fate in fates.items() if not fate]
     assert len(fates) >= 6
     assert all("half_to_float" in mutant.kind for mutant in survivors)  # it may only be False
@@ -155,6 +168,7 @@ def test_applying_a_mutant_leaves_no_trace() -> None:
     assert (functions_of(softmax), helper) == before
 
 
+@pytest.mark.usefixtures("quick")
 def test_rows_of_a_table_are_exchanged() -> None:
     registry = registry_of(unary)
     exp, _ = registry.converters
@@ -162,42 +176,100 @@ def test_rows_of_a_table_are_exchanged() -> None:
     with mutant.applied(exp) as applied:
         assert isinstance(applied.function, functools.partial)
         assert applied.function.args == ("NEG",)
-    assert killed_by(registry, mutant, [exp], sound_trials(registry, [exp]))
+    assert killed_by(mutant, [exp], lambda user: judges_of(registry, user))
 
 
+@pytest.mark.usefixtures("quick")
 def test_closures_keep_their_cells() -> None:
     registry = registry_of([closing_over(1.0)])
     (user,) = registry.converters
-    killed = [o for o in outcomes(registry, Unit(base_of(user)[0], (user,))) if o.killed_by]
-    assert any("RELU" in outcome.mutant for outcome in killed)
+    killed = [o for o in outcomes(registry, [Unit(base_of(user)[0], (user,))]) if o.killed_by]
+    assert any("RELU" in outcome.id for outcome in killed)
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("user", [*row_is_a_function, looked_up, holding(unchanged)], ids=lambda user: user.name)
 def test_a_helper_is_changed_however_it_is_reached(user: Converter) -> None:
     assert unchanged in functions_of(user)
     registry = registry_of([user])
     (found,) = registry.converters
     wrong = Mutant(unchanged, "doubled", "here", "", doubled)
-    assert killed_by(registry, wrong, [found], sound_trials(registry, [found]))
+    judges = judges_of(registry, found)
+    assert killed_by(wrong, [found], lambda user: judges)
     assert BY_NAME["unchanged"] is unchanged
-    assert sound_trials(registry, [found])
+    assert judges
+    assert not any(judge.objection(found) for judge in judges)
 
 
 def test_converters_that_fail_unchanged_judge_nothing() -> None:
     registry = registry_of([planted.alpha_dropped])
-    assert not any(law == "equals-eager" for _, _, law, _ in sound_trials(registry, registry.converters))
+    assert not any(judge.law == "equals-eager" for judge in judges_of(registry, registry.converters[0]))
 
 
+@pytest.mark.usefixtures("quick")
+def test_what_a_mutant_asks_of_sizes_is_forgotten() -> None:
+    registry = registry_of([planted.right_view])
+    (own,) = registry.converters
+    (judge,) = [judge for judge in judges_of(registry, own) if judge.law == "dynamic"]
+
+    def asking(ctx, self, size):  # type: ignore[no-untyped-def]  # a toy
+        return ctx.reshape(self, [int(size) for size in ctx.node.meta["val"].shape])
+
+    assert "LawViolationError" in judge.objection(dataclasses.replace(own, function=asking))
+    assert not judge.objection(own)
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_mutant_that_takes_its_process_down_is_killed_and_the_rest_goes_on() -> None:
     registry = registry_of([crashing_when_changed])
-    (results,) = run(registry, registry.converters).values()
+    results = list(run(registry, registry.converters))
     died = [outcome for outcome in results if outcome.killed_by == "the process died"]
     assert died
     assert len(results) > len(died)
 
 
+FOUND = [Outcome("plugin.f:1", "plugin.f: cast dropped\n-a\n+b"), Outcome("plugin.f:1", "plugin.f: flipped", "", "law")]
+
+
 def test_the_report_lists_survivors_and_the_score() -> None:
-    text = report({"plugin.f:1": [Outcome("f:1: cast dropped\n    -a\n    +b", ""), Outcome("f:2: flipped", "law")]})
+    text = report(FOUND)
     assert "1 of 2 mutants killed: 50.0%" in text
     assert "cast dropped" in text
     assert "flipped" not in text
+
+
+def test_a_record_keeps_why_a_mutant_survives(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    record = json.loads(recorded(FOUND, file))
+    assert (record["mutants"], record["killed"], len(record["survivors"])) == (2, 1, 1)
+    record["survivors"][0]["why"] = "b is a"
+    file.write_text(json.dumps(record))
+    assert json.loads(recorded(FOUND, file))["survivors"][0]["why"] == "b is a"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_is_sampled_sharded_stopped_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = registry_of([*unary])
+    unit = Unit(base_of(registry.converters[0])[0], tuple(registry.converters))
+    every = list(outcomes(registry, [unit]))
+    one = list(outcomes(registry, [unit], Choice(sample=1)))
+    assert len(one) == 1 < len(every)
+    rest = list(outcomes(registry, [unit], Choice(done={one[0].id})))
+    assert {o.id for o in rest} == {o.id for o in every} - {one[0].id}
+    assert not list(run(registry, registry.converters, choice=Choice(shard=(1, 2))))
+    assert not list(run(registry, registry.converters, seconds=0))
+    file = tmp_path / "outcomes.jsonl"
+    command = ["--converter", "leaky_relu", "--jobs", "1", "--sample", "1", "--out", str(file)]
+    assert main(command) == 0
+    found = read(file)
+    assert found
+    assert main([*command, "--time-limit", "0"]) == 0
+    assert read(file) == found
+    assert "mutants killed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shard", ["2/2", "1", "a/b"])
+def test_a_shard_that_cannot_be(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--shard", shard])
+    assert "is not I/N" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from trtplug.testing.errors import NotApplicableError
 from trtplug.testing.graphs import Instance, allowed_results
 from trtplug.testing.planning import draw_plan
 from trtplug.testing.symbolic import (
+    CallAt,
     DynamicCall,
     Point,
     SymbolicCall,
@@ -177,7 +178,7 @@ def agrees_dynamically(trial: Trial) -> None:
         nonlocal reached
         dynamic = draw_dynamic(trial, data)
         reached += 1
-        dynamic = _with_points(trial, data, dynamic)
+        dynamic = dataclasses.replace(dynamic, points=draw_points(trial, data, dynamic))
         check_dynamic(trial, dynamic)
         found.append(dynamic)
 
@@ -187,10 +188,10 @@ def agrees_dynamically(trial: Trial) -> None:
         raise NotApplicableError(f"{trial.name}: no drawn call has a size that can be symbolic")
 
 
-def _with_points(trial: Trial, data: st.DataObject, dynamic: DynamicCall) -> DynamicCall:
-    """The call with values at its corners and at random sizes."""
+def draw_points(trial: Trial, data: st.DataObject, dynamic: DynamicCall) -> tuple[CallAt, ...]:
+    """A dynamic call at its corners and at random sizes, with values."""
     fixed = {place: dynamic.tensors[place] for place in dynamic.constants}
-    found: list[tuple[DrawnCall, Mapping[str, torch.Tensor], Any]] = []
+    found: list[CallAt] = []
     for point in [*corner_points(dynamic.ranges), *_random_points(trial, data, dynamic.ranges)]:
         call = call_at(dynamic.symbolic, point, fixed)
         if call is None:
@@ -202,7 +203,7 @@ def _with_points(trial: Trial, data: st.DataObject, dynamic: DynamicCall) -> Dyn
             tensors = {**plain_values(call), **fixed}
             eager = run_eager(call, tensors)
         found.append((call, tensors, eager))
-    return dataclasses.replace(dynamic, points=tuple(found))
+    return tuple(found)
 
 
 def check_dynamic(trial: Trial, dynamic: DynamicCall) -> None:

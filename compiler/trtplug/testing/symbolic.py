@@ -143,6 +143,10 @@ def symbolic_call(
     return SymbolicCall(call, plan, graph, shapes, hints, env)
 
 
+CallAt = tuple[DrawnCall, Mapping[str, torch.Tensor], Any]
+"""A call at certain sizes, values, and what eager makes of them."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class DynamicCall:
     """A supported call with symbolic sizes, ready to be converted.
@@ -159,7 +163,7 @@ class DynamicCall:
     tensors: Mapping[str, torch.Tensor]
     constants: tuple[str, ...]
     ranges: Mapping[sympy.Symbol, Range]
-    points: tuple[tuple[DrawnCall, Mapping[str, torch.Tensor], Any], ...] = ()
+    points: tuple[CallAt, ...] = ()
 
 
 @contextlib.contextmanager

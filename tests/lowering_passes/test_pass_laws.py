@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest_real import REAL_MODELS, TRANSFORMERS, Real
+import torch.ao.quantization.fx._decomposed  # defines the ops of quantized_decomposed
+from conftest_real import REAL_MODELS, TRANSFORMERS, Real, crepe, tones
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
@@ -132,8 +133,29 @@ class Folding(nn.Module):
         return self.norm(self.linear(x)), image, self.cache.sum() + y, f.linear(y, self.bias.diag()) + self.bias
 
 
+class Quantized(nn.Module):
+    """As PT2E, torchao and training for quantization leave a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("steps", torch.randint(-128, 128, (4, 4), dtype=torch.int8, generator=generator))
+        self.register_buffer("scales", torch.rand(4, generator=generator) + 0.01)
+        self.register_buffer("zeros", torch.zeros(4, dtype=torch.int64))
+        self.weight = nn.Parameter(torch.randn(4, 4, generator=generator))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        q, int8, uint8 = torch.ops.quantized_decomposed, (-128, 127, torch.int8), (0, 255, torch.uint8)
+        signed = q.dequantize_per_tensor(q.quantize_per_tensor(x, 0.03, 0, *int8), 0.03, 0, *int8)
+        unsigned = q.dequantize_per_tensor(q.quantize_per_tensor(y, 0.05, 9, *uint8), 0.05, 9, *uint8)
+        weight = q.dequantize_per_channel(self.steps, self.scales, self.zeros, 0, *int8)
+        fake = torch.fake_quantize_per_channel_affine(self.weight, self.scales, self.zeros.int(), 0, -127, 127)
+        grid = torch.fake_quantize_per_tensor_affine(self.weight, 0.03, 3, 0, 255)
+        return f.linear(signed, weight), f.linear(unsigned, fake) + grid, self.steps.to(torch.float32) + x
+
+
 MODELS: tuple[Any, ...] = (
-    *(mixed_types, views, constants, unused, sizes, randomness, repeated, parts, Weights, Network, Folding),
+    *(mixed_types, views, constants, unused, sizes, randomness, repeated, parts, Weights, Network, Folding, Quantized),
 )
 ARGS = torch.randn(4, 4), torch.randn(4, 4)
 
@@ -193,6 +215,33 @@ def test_real_models(real: Real) -> None:
     changed = {item.name for item in PASSES if check_pass(item, graph_module, inputs)}
     assert changed & {"no-ops-early", "batch-norm-folding"}, "there is something to do in each"
     run_in_turn(random.Random(str(real)), graph_module, inputs)
+
+
+def test_torchcrepe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same on a network with its real weights."""
+    inputs = (tones([110.0, 440.0]),)
+    with torch.no_grad():
+        graph_module = lift(torch.export.export(crepe(monkeypatch), inputs)).graph_module
+    changed = {item.name for item in PASSES if check_pass(item, graph_module, inputs)}
+    assert "pad-folding" in changed
+    run_in_turn(random.Random(0), graph_module, inputs)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_passes_on_what_has_another_precision(dtype: str) -> None:
+    """The pass that decides it, and all that may come after, alone and in turn."""
+    (precision,) = (item for item in EARLY if item.name == "precision")
+    after = (*(item for item in EARLY if precision.id in item.after), *LATE)
+    for model in (Weights, Network, Folding, Quantized, constants):
+        graph_module = graph_of(model, False)
+        assert check_pass(precision, graph_module, ARGS, settings={"precision": dtype})
+        precision.function(graph_module, precision=dtype)
+        changed = [check_pass(item, graph_module, ARGS) for item in after]
+        assert any(changed)
+        draw = random.Random(model.__name__)
+        for item in admissible_order(after, draw):
+            check_pass(item, graph_module, ARGS)
+            item.function(graph_module)
 
 
 def test_every_pass_draws_before_and_after() -> None:

@@ -20,6 +20,7 @@ from trtplug_lowering_passes.expansions import canonical_expansions
 from trtplug_lowering_passes.fake_quantization import spell_out_fake_quantization
 from trtplug_lowering_passes.gelu import recognise_gelu
 from trtplug_lowering_passes.linear_bias import fuse_bias
+from trtplug_lowering_passes.narrow_integers import narrow_integers
 from trtplug_lowering_passes.no_ops import remove_no_ops, remove_no_ops_early
 from trtplug_lowering_passes.pad_folding import fold_pad
 from trtplug_lowering_passes.precision import set_precision
@@ -65,6 +66,7 @@ def trtplug_lowering_passes() -> tuple[LoweringPass, ...]:
         merge_common_subexpressions,
         fold_constants,
         canonical_slices,
+        narrow_integers,
         sizes_from_inputs,
         remove_dead_code,
     )

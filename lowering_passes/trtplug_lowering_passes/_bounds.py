@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, TypeAlias
 
 import torch
 from torch import fx
 
-from trtplug_lowering_passes._nodes import argument, constant_of, tensor_of
+from trtplug_lowering_passes._nodes import argument, constant_of, positions, tensor_of
 
 aten = torch.ops.aten
 
@@ -17,6 +18,7 @@ Bounds: TypeAlias = tuple[float, float]
 _SAME = frozenset(
     {
         aten.alias,
+        aten.cat,
         aten.clone,
         aten.contiguous,
         aten.detach,
@@ -29,6 +31,9 @@ _SAME = frozenset(
         aten.reshape,
         aten.select,
         aten.slice,
+        aten.split,
+        aten.stack,
+        aten.t,
         aten.squeeze,
         aten.to,
         aten._to_copy,
@@ -39,7 +44,16 @@ _SAME = frozenset(
         aten.embedding,
     }
 )
-"""Ops whose elements are those of their first argument, perhaps in another dtype."""
+"""Ops whose elements are those of their first argument (or of the tensors in it), perhaps in another dtype."""
+
+_LIMITED = {
+    aten.clamp: ("min", "max"),
+    aten.clamp_min: ("min", ""),
+    aten.clamp_max: ("", "max"),
+    aten.minimum: ("", "other"),
+    aten.maximum: ("other", ""),
+}
+"""For ops that keep elements within limits: the arguments that are the lower and the upper one."""
 
 
 class BoundsBook:
@@ -53,8 +67,12 @@ class BoundsBook:
         """Lowest and highest element of a node or number, rounded to its dtype; None where nothing is known."""
         if isinstance(value, bool | int | float):
             return (float(value), float(value))
+        if isinstance(value, list | tuple):
+            return functools.reduce(_either, map(self.of, value)) if value else None
         if not isinstance(value, fx.Node):
             return None
+        if isinstance(value.meta.get("val"), torch.SymInt):
+            return _of_size(value.meta["val"])
         if value not in self._known:
             self._known[value] = None  # while it is being found
             self._known[value] = self._rounded(value, self._find(value))
@@ -78,6 +96,12 @@ class BoundsBook:
             return self.of(argument(node, "fill_value"))
         if packet is aten.scalar_tensor:
             return self.of(node.args[0])
+        if packet is aten.arange:
+            return self._counted(node)
+        if packet in _LIMITED:
+            return self._limited(node, *_LIMITED[packet])
+        if packet is aten.cumsum and tensor is not None:
+            return self._summed(node, tensor)
         if packet is aten.where and len(node.args) == 3:
             return _either(self.of(node.args[1]), self.of(node.args[2]))
         if packet is aten.masked_fill:
@@ -85,6 +109,9 @@ class BoundsBook:
         return self._arithmetic(node, packet)
 
     def _arithmetic(self, node: fx.Node, packet: Any) -> Bounds | None:
+        if packet is aten.neg:
+            bounds = self.of(node.args[0])
+            return None if bounds is None else (-bounds[1], -bounds[0])
         if packet not in (aten.add, aten.sub, aten.rsub, aten.mul) or len(node.args) < 2:
             return None
         one, other = self.of(node.args[0]), self.of(node.args[1])
@@ -100,6 +127,40 @@ class BoundsBook:
             return (one[0] + other[0], one[1] + other[1])
         left, right = (one, other) if packet is aten.sub else (other, one)
         return (left[0] - right[1], left[1] - right[0])
+
+    def _counted(self, node: fx.Node) -> Bounds | None:
+        """Of arange: from its start to before its end."""
+        target: Any = node.target
+        start = self.of(argument(node, "start")) if "start" in positions(target) else (0.0, 0.0)
+        end = self.of(argument(node, "end"))
+        return _either(start, end)
+
+    def _limited(self, node: fx.Node, low: str, high: str) -> Bounds | None:
+        """Between limits. Of integers, those that are known are enough; a float may be no number."""
+        tensor = tensor_of(node)
+        given = self.of(node.args[0])
+        if given is None:
+            if tensor is None or tensor.dtype.is_floating_point:
+                return None
+            given = (-math.inf, math.inf)
+        lower, upper = (argument(node, name) if name else None for name in (low, high))
+        if lower is not None:
+            found = self.of(lower) or (-math.inf, math.inf)
+            given = (max(given[0], found[0]), max(given[1], found[1]))
+        if upper is not None:
+            found = self.of(upper) or (-math.inf, math.inf)
+            given = (min(given[0], found[0]), min(given[1], found[1]))
+        return given
+
+    def _summed(self, node: fx.Node, tensor: torch.Tensor) -> Bounds | None:
+        """Of a cumulative sum: at most as many elements as there are on the axis."""
+        bounds, size = self.of(node.args[0]), None
+        if tensor.dim():
+            length = tensor.shape[argument(node, "dim")]
+            size = (float(length),) * 2 if type(length) is int else _of_size(length)
+        if bounds is None or size is None:
+            return None
+        return min(bounds[0], size[1] * bounds[0]), max(bounds[1], size[1] * bounds[1])
 
     def _rounded(self, node: fx.Node, bounds: Bounds | None) -> Bounds | None:
         tensor = tensor_of(node)
@@ -126,4 +187,16 @@ def _either(one: Bounds | None, other: Bounds | None) -> Bounds | None:
 
 def _whole(bounds: Bounds) -> Bounds | None:
     """Of integers: nothing is known once they may have wrapped around."""
-    return bounds if all(abs(bound) < 2**31 for bound in bounds) else None
+    if not all(abs(bound) < 2**31 for bound in bounds):
+        return None
+    return float(math.floor(bounds[0])), float(math.ceil(bounds[1]))
+
+
+def _of_size(size: torch.SymInt) -> Bounds | None:
+    """Of a symbolic size, as the export's ranges of its symbols have it."""
+    from torch.utils._sympy.value_ranges import bound_sympy
+
+    found = bound_sympy(size.node.expr, size.node.shape_env.var_to_range)
+    if not (found.lower > -(2**31) and found.upper < 2**31):
+        return None
+    return float(found.lower), float(found.upper)

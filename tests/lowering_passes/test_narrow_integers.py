@@ -1,0 +1,143 @@
+"""Integers become narrow where that is proven to change nothing, all that are connected or none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest_passes import apply, graph_of, targets
+from torch import nn
+
+import trtplug
+from trtplug.lowering import lower
+from trtplug.lowering.lift import lift
+from trtplug_lowering_passes import fold_constants, narrow_integers, promote_types, remove_no_ops_early
+from trtplug_registry import take_notes
+
+X = torch.randn(5, 4)
+TABLE = torch.randn(128, 4)
+IDS = torch.tensor([[3, 1, 0, 7, 2], [1, 2, 3, 4, 5]])
+MASK = torch.tensor([[True, True, False, True, True], [True] * 5])
+FAR = 2**31
+
+
+class Model(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.register_buffer("table", TABLE)
+        self.register_buffer("index", torch.tensor([0, 4, 2]))
+        self.register_buffer("far", torch.tensor([0, FAR, 2]))
+        self.register_buffer("count", torch.tensor(0))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def wide(graph):
+    """How many values of 64 bits there are, but for inputs."""
+    found = [node for node in graph.graph.nodes if node.op in ("call_function", "get_attr") and node.users]
+    return sum(getattr(node.meta["val"], "dtype", None) == torch.int64 for node in found)
+
+
+def narrowed(function, *args, dynamic=True):
+    graph = graph_of(Model(function), *args, dynamic=dynamic)
+    for item in (remove_no_ops_early, promote_types, fold_constants):
+        item.function(graph)
+    before, casts = wide(graph), targets(graph).count("_to_copy.default")
+    changed = apply(narrow_integers, graph, *args)
+    assert targets(graph).count("_to_copy.default") <= casts, "none is needed"
+    return graph, before, changed
+
+
+def positions(self, x):
+    return x + nn.functional.embedding(torch.arange(x.shape[0]) + 2, self.table)
+
+
+def causal(self, x):
+    steps = torch.arange(x.shape[0])
+    return x.sum() * (steps[None, :] <= steps[:, None])
+
+
+def choices(self, x):
+    steps = torch.arange(x.shape[0])
+    return self.table[torch.where(steps > 2, (steps * 3 - 1).masked_fill(steps == 4, 5), -steps).clamp(min=0)] + x
+
+
+def from_mask(self, mask):
+    steps = (torch.cumsum(mask, 1) - 1).clamp(min=0)
+    return nn.functional.embedding(steps, self.table) * mask.int().long().unsqueeze(-1)
+
+
+def sizes(self, x):
+    length = torch.full((), x.shape[0])
+    return x * (torch.arange(x.shape[0]) < length - 1).unsqueeze(-1)
+
+
+def constants(self, x):
+    return x[:, self.index - 1], self.table.index_select(0, self.index) * 2
+
+
+NARROW = {
+    "positions": (positions, X),
+    "causal": (causal, X),
+    "choices": (choices, X),
+    "sizes": (sizes, X),
+    "constants": (constants, X),
+    "of a mask": (from_mask, MASK),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow(name):
+    graph, before, changed = narrowed(*NARROW[name])
+    assert changed
+    assert before > 0
+    assert wide(graph) == 0
+    assert take_notes(graph).applied["narrow-integers"] == before
+
+
+WIDE = {
+    "returned": lambda self, x: torch.arange(x.shape[0]) + 1,
+    "of an input": lambda self, ids: nn.functional.embedding(ids + 1, self.table),
+    "too large": lambda self, x: x * (torch.arange(x.shape[0]) * FAR > 1).unsqueeze(-1),
+    "too large on the way": lambda self, x: x * ((torch.arange(x.shape[0]) + FAR - FAR) > 1).unsqueeze(-1),
+    "compared with a large one": lambda self, x: x * (torch.arange(x.shape[0]) < FAR).unsqueeze(-1),
+    "a large constant": lambda self, x: x * (self.far > x.sum().int().long())[1],
+    "a constant that is written": lambda self, x: (self.count.add_(1), x * (self.count > 1))[1],
+    "read by what wants 64 bits": lambda self, x: self.table.gather(0, torch.arange(x.shape[0]).unsqueeze(-1)),
+    "connected with what is wide": lambda self, x: (
+        x * ((s := torch.arange(x.shape[0])) < 3).unsqueeze(-1),
+        s * 2,
+    ),
+    "from floats": lambda self, x: nn.functional.embedding((x[:, 0] * 2).long().clamp(0, 3), self.table),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_wide(name):
+    graph, before, changed = narrowed(WIDE[name], IDS if name == "of an input" else X)
+    assert not changed
+    assert wide(graph) == before > 0
+
+
+def test_a_size_without_a_bound_may_be_anything():
+    exported = torch.export.export(Model(positions), (X,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    assert not apply(narrow_integers, lift(exported).graph_module, X)
+
+
+def test_in_an_engine():
+    """With positions and a causal mask that are computed in each call: no integer of 64 bits is left in the graph."""
+
+    def model(self, x):
+        return positions(self, x) + causal(self, x)[:, :1]
+
+    size = trtplug.Input(min_shape=(2, 4), opt_shape=(5, 4), max_shape=(64, 4))
+    module = Model(model)
+    program = trtplug.trace(module, inputs=[size])
+    lowered = lower(program, trtplug.registry(), strict=True)
+    assert wide(lowered.graph_module) == 0
+    compiled = trtplug.compile(program)
+    assert not compiled.report.torch_ops
+    for length in (2, 5, 64):
+        x = torch.randn(length, 4)
+        torch.testing.assert_close(compiled(x), module(x))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
 from trtplug_lowering_passes._nodes import (
+    call_before,
     call_like,
     calls,
     erase_unused,
@@ -35,8 +37,9 @@ def canonical_products(graph_module: fx.GraphModule) -> bool:
         a: [2, 4, 8, 8] ─ reshape(8, 8, 8) ─┐
         b: [2, 4, 8, 6] ─ reshape(8, 8, 6) ─ bmm ─ reshape(2, 4, 8, 6) ─ y    →    a, b ─ matmul ─ y
 
-    Copies and expansions to the same batch, which Torch inserts, go with the reshapes. Declines where the product is
-    read flat, or returned, and where the reshapes change the matrices.
+    Copies and expansions to the same batch, which Torch inserts, go with the reshapes. An operand that was something
+    else before it was flat (heads that are repeated, say) is reshaped to the batch instead. Declines where the product
+    is read flat, or returned, and where no operand has the batch.
     """
     changed = False
     for node in calls(graph_module.graph):
@@ -46,36 +49,38 @@ def canonical_products(graph_module: fx.GraphModule) -> bool:
 
 
 def _unflatten(node: fx.Node) -> bool:
-    end = only_user(node)
+    end, flat = only_user(node), tensor_of(node)
     if end is None or end.target not in RESHAPES or reaches_output(end):
         return False
-    whole = tensor_of(end)
-    operands = [_whole(operand) for operand in node.args]
-    if whole is None or whole.dim() < 4 or any(operand is None for operand in operands):
+    whole, sizes = tensor_of(end), end.args[1]
+    if whole is None or flat is None or whole.dim() < 4 or not isinstance(sizes, list | tuple):
         return False
-    left, right = (tensor_of(operand) for operand in operands)
-    if left is None or right is None or left.dim() != whole.dim() or right.dim() != whole.dim():
+    if sizes_key(whole.shape[-2:]) != sizes_key(flat.shape[-2:]):
         return False
-    batch = sizes_key(whole.shape[:-2])
-    if not sizes_key(left.shape[:-2]) == sizes_key(right.shape[:-2]) == batch:
+    operands = [_whole(operand, whole, sizes) for operand in node.args]
+    if None in operands or not any(isinstance(operand, fx.Node) for operand in operands):
         return False
-    flat_left, flat_right, flat = (tensor_of(item) for item in (*node.args, node))
-    pairs = ((left, flat_left), (right, flat_right), (whole, flat))
-    if any(two is None or sizes_key(one.shape[-2:]) != sizes_key(two.shape[-2:]) for one, two in pairs):
-        return False
-    replace(end, call_like(end, aten.matmul.default, *map(_without_expansion, operands)))
+    made = [call_before(node, aten.reshape.default, *item) if isinstance(item, tuple) else item for item in operands]
+    replace(end, call_like(end, aten.matmul.default, *made))
     erase_unused(node)
     return True
 
 
-def _whole(node: Any) -> fx.Node | None:
-    """What a batch of matrices was before it was made flat."""
-    if not isinstance(node, fx.Node) or node.target not in RESHAPES:
+def _whole(node: Any, result: torch.Tensor, sizes: Sequence[Any]) -> fx.Node | tuple[fx.Node, list[Any]] | None:
+    """What a batch of matrices was before it was made flat, or how to reshape that to the batch of the result."""
+    flat = tensor_of(node)
+    if flat is None or node.target not in RESHAPES or not isinstance(node.args[1], list | tuple):
         return None
     source = node.args[0]
     while isinstance(source, fx.Node) and source.target in _COPIES:
         source = source.args[0]
-    return source if isinstance(source, fx.Node) else None
+    tensor = tensor_of(source)
+    if tensor is None:
+        return None
+    if sizes_key(tensor.shape) == (*sizes_key(result.shape[:-2]), *sizes_key(flat.shape[-2:])):
+        return _without_expansion(source)
+    shape = [*sizes[:-2], *node.args[1][-2:]]
+    return None if shape.count(-1) > 1 else (source, shape)
 
 
 def _without_expansion(node: Any) -> fx.Node:

@@ -22,7 +22,10 @@ JOINED = {
 STAYS = {
     "read flat": lambda a, b: torch.bmm(a.reshape(8, 8, 5), b.reshape(8, 5, 6)) + 1,
     "other batches": lambda a, b: torch.bmm(a.reshape(8, 8, 5), b.reshape(8, 5, 6)).reshape(4, 2, 8, 6) + 1,
-    "other matrices": lambda a, b: torch.bmm(a.reshape(8, 8, 5), b.mT.reshape(8, 5, 6)).reshape(2, 4, 8, 6) + 1,
+    "other matrices": lambda a, b: torch.bmm(a.mT.reshape(8, 8, 5), b.mT.reshape(8, 5, 6)).reshape(2, 4, 8, 6) + 1,
+    "a part of the matrices": lambda a, b: (
+        torch.bmm(a.reshape(8, 8, 5), b.reshape(8, 5, 6)).reshape(2, 4, 4, 2, 6).sum(3) + 1
+    ),
     "returned": lambda a, b: torch.bmm(a.reshape(8, 8, 5), b.reshape(8, 5, 6)).reshape(2, 4, 8, 6),
 }
 
@@ -34,6 +37,17 @@ def test_joined(name):
     left = targets(graph)
     assert "matmul.default" in left
     assert not {"bmm.default", "reshape.default", "expand.default"} & set(left)
+
+
+def test_repeated_heads():
+    def model(a, b):
+        heads = b[:, :2, None].expand(2, 2, 2, 5, 6).contiguous()
+        return torch.bmm(a.reshape(8, 8, 5), heads.reshape(8, 5, 6)).reshape(2, 4, 8, 6) + 1
+
+    graph = graph_of(model, A, B)
+    assert apply(canonical_products, graph, A, B, tolerance=1e-6)
+    left = targets(graph)
+    assert ("matmul.default" in left, "bmm.default" in left, left.count("reshape.default")) == (True, False, 1)
 
 
 @pytest.mark.parametrize("name", STAYS)

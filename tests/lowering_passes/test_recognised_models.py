@@ -6,6 +6,7 @@ Each is lowered twice, with all passes and with only those that had been enough 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from trtplug.convert import convert
 from trtplug.lowering import run_lowered
 from trtplug.partition import extract, partition
 from trtplug.settings import Settings
+from trtplug.tracing import as_program
 
 transformers = pytest.importorskip("transformers", reason="the models are transformers'")
 
@@ -128,3 +130,18 @@ def test_model(name):
         wanted, found = model(**case.inputs), run_lowered(ours, **case.inputs)
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "vit"])
+def test_model_that_was_decomposed(name):
+    """Torch's own decomposition hides nothing: what is written out is found again, as often."""
+    case = CASES[name]
+    torch.manual_seed(0)
+    program = trtplug.trace(case.make().eval(), (), case.inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Torch's own pytree
+        decomposed = as_program(program.exported.run_decompositions())
+    lowered = trtplug.lowering.lower(decomposed, trtplug.registry(), Settings(verify=True), strict=True)
+    found = [node.target for node in lowered.graph_module.graph.nodes]
+    counts = {op: count for op, count in case.counts.items() if op in (ATTENTION, RMS, GELU)}
+    assert {op: found.count(op) for op in counts} == counts

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from trtplug.collector import collector_paused
 from trtplug.engine import CompiledEngine
 from trtplug.errors import op_name, source_line
 from trtplug.insight import flops_of, picture, suggest
@@ -43,6 +44,7 @@ class Facts:
     cached: frozenset[int] = frozenset()
 
 
+@collector_paused()
 def make_report(
     facts: Facts,
     lowered: Lowered,

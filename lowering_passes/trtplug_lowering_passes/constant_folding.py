@@ -91,7 +91,7 @@ class _Folding:
             if value is not None:
                 self.values[node], self.sources[node] = value, folded_from(node)
             return
-        if node.op != "call_function" or not self._foldable(node):
+        if node.op != "call_function" or not self._knows(node) or not self._foldable(node):
             return
         try:
             with torch.no_grad():
@@ -107,15 +107,17 @@ class _Folding:
     def _foldable(self, node: fx.Node) -> bool:
         target = node.target
         if target is operator.getitem:
-            return node.args[0] in self.values
+            return True
         if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
             return False
         if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
             return False
-        if target.overloadpacket in NEVER or not _static(node.meta.get("val")) or reaches_output(node):
-            return False
+        return target.overloadpacket not in NEVER and _static(node.meta.get("val")) and not reaches_output(node)
+
+    def _knows(self, node: fx.Node) -> bool:
+        """Whether the arguments are known, as far as the op reads them; most calls' are not, so this is asked first."""
         sources = node.all_input_nodes
-        if target.overloadpacket in _FILLS:
+        if isinstance(node.target, OpOverload) and node.target.overloadpacket in _FILLS:
             return all(source is node.args[0] for source in sources)
         return all(source in self.values for source in sources)
 

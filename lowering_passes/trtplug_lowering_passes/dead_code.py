@@ -15,6 +15,9 @@ def dead_code(graph_module: fx.GraphModule) -> bool:
 
     Stays: placeholders, assertions, writes, and random ops (to leave one out shifts the numbers that later ones draw).
     """
+    unused = (node for node in graph_module.graph.nodes if not node.users and node.op not in ("placeholder", "output"))
+    if all(node.is_impure() for node in unused):  # what Torch does about the rest begins with a check of every node
+        return False
     # without the argument, random ops would go where Dynamo is at work
     return bool(graph_module.graph.eliminate_dead_code(fx.Node.is_impure))
 

@@ -53,6 +53,8 @@ _DROPOUTS = frozenset(
     {aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout, aten.native_dropout}
 )
 
+_CANDIDATES = _VIEWS | _COPIES | _DROPOUTS
+
 _NEUTRAL: Mapping[Any, tuple[str, int]] = {
     aten.mul.Tensor: ("other", 1),
     aten.mul.Scalar: ("other", 1),
@@ -90,6 +92,9 @@ def no_ops(graph_module: fx.GraphModule) -> bool:
 
 
 def _does_nothing(node: fx.Node, packet: object) -> bool:
+    neutral = _is_neutral(node)
+    if packet not in _CANDIDATES and not neutral:
+        return False
     if not node.args or not isinstance(node.args[0], fx.Node):
         return False
     before, after = tensor_of(node.args[0]), tensor_of(node)
@@ -98,9 +103,6 @@ def _does_nothing(node: fx.Node, packet: object) -> bool:
     if packet in _DROPOUTS:
         # with p = 0 a training dropout still draws random numbers, which shifts the ones drawn later
         return packet is not aten.native_dropout and argument(node, "train") is False
-    neutral = _is_neutral(node)
-    if packet not in _VIEWS and packet not in _COPIES and not neutral:
-        return False
     if before.dtype != after.dtype or before.device != after.device or layout(before)[:2] != layout(after)[:2]:
         return False
     if neutral or packet in _COPIES or (packet is aten.to and _to_copies(node)):

@@ -67,9 +67,10 @@ def promote_types(graph_module: fx.GraphModule) -> bool:
     integers are float; comparisons compare in the common dtype.
     """
     casts: dict[tuple[fx.Node, torch.dtype], fx.Node] = {}
+    known: dict[Any, Any] = {}
     changed = False
     for node in calls(graph_module.graph):
-        common = _common_dtype(node)
+        common = _common_dtype(node, known)
         if common is None:
             continue
         names, dtype = common
@@ -86,45 +87,57 @@ def promote_types(graph_module: fx.GraphModule) -> bool:
                 casts[key] = call_before(node, _CAST, value, name=f"{value.name}_{text}", dtype=dtype)
             return casts[key]
 
-        if any(tensor.dtype != dtype for name in names for tensor in _tensors(argument(node, name))):
-            with_arguments(node, lambda name, value: cast(value) if name in names else value)  # noqa: B023
-            changed = True
+        with_arguments(node, lambda name, value: cast(value) if name in names else value)  # noqa: B023
+        changed = True
     return changed
 
 
-def _common_dtype(node: fx.Node) -> tuple[tuple[str, ...], torch.dtype] | None:
-    """The arguments to cast and their dtype; None where there is nothing to promote, or where it is not certain."""
-    assert isinstance(node.target, OpOverload)
-    packet, result = node.target.overloadpacket, tensor_of(node)
-    if result is None:
+def _common_dtype(node: fx.Node, known: dict[Any, Any]) -> tuple[tuple[str, ...], torch.dtype] | None:
+    """The arguments to cast and their dtype; None where there is nothing to promote, or where it is not certain.
+
+    `known` holds what was found for ops, and for operands of the same dtypes, and is added to.
+    """
+    target, result = node.target, tensor_of(node)
+    assert isinstance(target, OpOverload)
+    if target not in known:
+        known[target] = _rule(target)
+    if result is None or known[target] is None:
         return None
-    if packet in _REDUCTIONS:
-        # an explicit dtype is an argument of its own, which converters read
-        return None if argument(node, "dtype") is not None else (("self",), result.dtype)
-    rule = _rule(node.target)
-    if rule is None:
-        return None
-    names, kind = rule
-    if packet is aten.div and "rounding_mode" in positions(node.target):
+    names, kind = known[target]
+    packet = target.overloadpacket
+    if packet is aten.div and "rounding_mode" in positions(target):
         kind = _FLOAT if argument(node, "rounding_mode") is None else _SAME
     operands = [operand for name in names for operand in _operands(argument(node, name))]
     if any(operand is None for operand in operands):
         return None  # an operand without metadata
-    _, dtype = elementwise_dtypes(*operands, type_promotion_kind=kind)
-    # where Torch's result is something else than this rule says, the rule does not describe the op
-    return (names, dtype) if result.dtype in (dtype, torch.bool) else None
+    if packet in _REDUCTIONS:
+        # an explicit dtype is an argument of its own, which converters read
+        dtype = result.dtype if argument(node, "dtype") is None else operands[0].dtype
+    else:
+        dtype = _promoted(operands, kind, known)
+        # where Torch's result is something else than this rule says, the rule does not describe the op
+        if result.dtype not in (dtype, torch.bool):
+            return None
+    return (names, dtype) if any(isinstance(x, torch.Tensor) and x.dtype != dtype for x in operands) else None
+
+
+def _promoted(operands: list[Any], kind: KIND, known: dict[Any, Any]) -> torch.dtype:
+    """The dtype that operands meet in, which follows from their dtypes, from which are 0-d, and from numbers' types."""
+    key = (kind, *((x.dtype, x.dim() == 0) if isinstance(x, torch.Tensor) else type(x) for x in operands))
+    if key not in known:
+        known[key] = elementwise_dtypes(*operands, type_promotion_kind=kind)[1]
+    dtype: torch.dtype = known[key]
+    return dtype
 
 
 def _rule(target: OpOverload) -> tuple[tuple[str, ...], KIND] | None:
     packet = target.overloadpacket
+    if packet in _REDUCTIONS:
+        return ("self",), _SAME
     rule = (_PAIR, _FLOAT) if packet is aten.div else _PACKETS.get(packet)
     if rule is None or any(name not in positions(target) for name in rule[0]):
         return None
     return rule
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    return [item for item in _operands(value) if isinstance(item, torch.Tensor)]
 
 
 def _operands(value: Any) -> list[Any]:

@@ -40,6 +40,8 @@ _RESHAPING = RESHAPES | {
 _SWAPS = frozenset({aten.transpose.int, aten.swapaxes.default, aten.swapdims.default})
 _TRANSPOSES = frozenset({aten.t.default, aten.numpy_T.default, aten.mT.default})
 
+_PERMUTATIONS = _SWAPS | _TRANSPOSES | {aten.permute.default}
+
 _ANY_LAYOUT = RESHAPES | {
     aten.matmul.default,
     aten.mm.default,
@@ -53,7 +55,7 @@ _ANY_LAYOUT = RESHAPES | {
 
 def order_of(node: Any) -> list[int] | None:
     """For a node that permutes axes, which axis of its argument each axis of its result is."""
-    if not isinstance(node, fx.Node) or node.op != "call_function":
+    if not isinstance(node, fx.Node) or node.target not in _PERMUTATIONS:
         return None
     before = tensor_of(node.args[0]) if node.args else None
     if before is None:

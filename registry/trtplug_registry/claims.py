@@ -21,7 +21,7 @@ class Claims:
         decided: plugins that the user prefers, which therefore conflict with nobody.
     """
 
-    __slots__ = ("conflicts", "converters", "defaults", "names", "pinned", "volatile")
+    __slots__ = ("alike", "conflicts", "converters", "defaults", "names", "pinned", "volatile")
 
     def __init__(
         self,
@@ -36,6 +36,8 @@ class Claims:
         self.pinned = [{a.name: a.default for a in arguments if a.name not in c.domain.arguments} for c in converters]
         # who uses the results, and what is in a body, can change while the call stays the same
         self.volatile = isinstance(overload, HigherOrderOperator) or any(c.domain.outputs for c in converters)
+        # what third parties declare is asked anew for each node: it may answer differently, which is to be found out
+        self.alike = not self.volatile and all(c.built_in for c in converters)
         self.conflicts: dict[Converter, Converter] = {}
         for one, two in rivals(self.converters, decided):
             self.conflicts[one] = two

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from trtplug_registry.converter import Converter, check_signature, qualified_nam
 from trtplug_registry.errors import DeclarationError, unknown_name
 from trtplug_registry.facts import Opaque, SymbolicSize, describe_node, describe_value
 from trtplug_registry.fingerprint import fingerprint
+from trtplug_registry.memory import Memory, call_key
 from trtplug_registry.nature import nature
 from trtplug_registry.passes import LoweringPass
 from trtplug_registry.pipeline import Ruling, arrange_passes
@@ -124,8 +124,7 @@ class Registry:
         self._faults: dict[Converter, str] = {}
         self._distrusted: dict[Converter, Reason] = {}
         self._claims, self._unloaded = self._index()
-        self._memo: weakref.WeakKeyDictionary[Node, tuple[Any, ...]] = weakref.WeakKeyDictionary()
-        self._facts: weakref.WeakKeyDictionary[Node, tuple[Any, Any]] = weakref.WeakKeyDictionary()
+        self._memory = Memory()
 
     def having(self, **choices: Any) -> Registry:
         """A registry of the same plugins with some of its arguments changed, by name."""
@@ -139,7 +138,8 @@ class Registry:
         Total and pure: it reads FX metadata only, never raises, never logs, leaves graph and guards as they were.
         Memoized per node, for as long as its target, arguments and their metadata stay the same objects.
         """
-        known = self._memo.get(node)
+        verdicts = self._memory.of(node).verdicts
+        known = verdicts.get(node)
         if known is not None and known[0] is node.target and known[1] is node.args and known[2] is node.kwargs:
             for source, value in known[3]:
                 if source.meta.get("val") is not value:
@@ -150,7 +150,7 @@ class Registry:
         claims = self._claims.get(node.target)  # type: ignore[call-overload]  # any target may be asked about
         if claims is None or not claims.volatile:
             values = tuple((source, source.meta.get("val")) for source in node.all_input_nodes)
-            self._memo[node] = (node.target, node.args, node.kwargs, values, support)
+            verdicts[node] = (node.target, node.args, node.kwargs, values, support)
         return support
 
     def explain(self, asked: Node | OpOverload | HigherOrderOperator | str) -> Explanation:
@@ -295,6 +295,16 @@ class Registry:
         call = self._call(claims, node)
         if isinstance(call, Reason):
             return Unsupported((call,))
+        key = call_key(op, [call[name] for name in claims.names]) if claims.alike else None
+        if key is None:
+            return self._ask(claims, node, call)
+        alike = self._memory.of(node).alike
+        if key not in alike:
+            alike[key] = self._ask(claims, node, call)
+        return alike[key]
+
+    def _ask(self, claims: Claims, node: Node, call: dict[str, Any]) -> Support:
+        """The first converter that takes a call, or everyone's reason."""
         reasons = []
         for place, converter in enumerate(claims.converters):
             reason = self._refusal(claims, place, node, call)
@@ -378,7 +388,8 @@ class Registry:
 
     def _describe(self, value: Any) -> Any:
         if isinstance(value, Node):
-            known = self._facts.get(value)
+            described = self._memory.of(value).facts
+            known = described.get(value)
             current = value.meta.get("val")
             if known is not None and known[0] is current and current is not None:
                 return known[1]
@@ -386,7 +397,7 @@ class Registry:
             if body is not None:  # not kept: bodies are lowered, too
                 return describe_body(body, self.lookup)
             facts = describe_node(value)
-            self._facts[value] = (current, facts)
+            described[value] = (current, facts)
             return facts
         if isinstance(value, list | tuple):
             return [self._describe(item) for item in value]

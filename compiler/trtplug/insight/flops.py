@@ -38,14 +38,18 @@ def flops_of(nodes: Iterable[Node]) -> dict[Node, int]:
     """The work of each node that has any, symbolic sizes at their hints."""
     known: dict[Any, int] = {}
     found: dict[Node, int] = {}
+    counted: dict[Any, bool] = {}
     for node in nodes:
-        if not isinstance(node.target, OpOverload) or not any(word in node.target._schema.name for word in _WORDS):
+        target = node.target
+        if target not in counted:
+            counted[target] = isinstance(target, OpOverload) and any(word in target._schema.name for word in _WORDS)
+        if not counted[target]:
             continue
         leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
         described = [_describe(leaf) for leaf in leaves]
-        key = (node.target, spec, tuple(map(str, described)))
+        key = (target, spec, tuple(map(str, described)))
         if key not in known:
-            known[key] = _count(node.target, described, spec)
+            known[key] = _count(target, described, spec)
         if known[key]:
             found[node] = known[key]
     return found
@@ -59,7 +63,7 @@ def _describe(leaf: Any) -> Any:
     return size_hint(value) if isinstance(value, torch.SymInt) else value
 
 
-def _count(target: OpOverload, described: list[Any], spec: Any) -> int:
+def _count(target: Any, described: list[Any], spec: Any) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     leaves = [

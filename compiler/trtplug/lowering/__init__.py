@@ -13,7 +13,6 @@ The graphs that conditionals and loops call go through the same before the graph
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 
@@ -21,6 +20,7 @@ import sympy
 from torch import fx
 from torch._ops import OpOverload
 
+from trtplug.collector import collector_paused
 from trtplug.errors import op_name
 from trtplug.lowering.bodies import lower_bodies
 from trtplug.lowering.calls import apply_mutations, flatten_inputs, run_lowered
@@ -55,6 +55,7 @@ __all__ = [
 DEFAULTS = Settings()
 
 
+@collector_paused()
 def lower(program: Program, registry: Registry, settings: Settings = DEFAULTS, *, strict: bool = False) -> Lowered:
     """Lowers a program for what the registry supports. The program is not changed, and its tensors are not copied.
 
@@ -77,6 +78,7 @@ def lower(program: Program, registry: Registry, settings: Settings = DEFAULTS, *
     return lower_lifted(lifted, program.ranges, registry, settings, strict=strict, records=(first,))
 
 
+@collector_paused()
 def lower_lifted(
     lifted: Lifted,
     ranges: Mapping[sympy.Symbol, Range],
@@ -135,7 +137,7 @@ def _asked_again(lifted: Lifted, registry: Registry, fates: Mapping[str, Fate]) 
             support = registry.lookup(node)
             taken = support.converter is not None
             by = support.converter.id if support.converter is not None else str(support)
-            found[node.name] = dataclasses.replace(fate, kind="kept" if taken else "torch", by=by)
+            found[node.name] = Fate("kept" if taken else "torch", by, fate.nodes)
     return found
 
 
@@ -168,5 +170,5 @@ def _history(
             by = next((removed[node].by for node in fate.nodes if node in removed), fate.by)
             history[name] = Fate("rewritten", by, tuple(standing(fate.nodes)), op)
         else:
-            history[name] = dataclasses.replace(fate, nodes=tuple(standing(fate.nodes)), op=op)
+            history[name] = Fate(fate.kind, fate.by, tuple(standing(fate.nodes)), op)
     return history

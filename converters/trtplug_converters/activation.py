@@ -87,7 +87,7 @@ def selu(ctx: Any, self: Any) -> Any:
     return ctx.activation("SELU", self, **SELU)
 
 
-@converter(aten.hardsigmoid.default, Domain(self=Tensor(FLOATS)))
+@converter(aten.hardsigmoid.default, Domain(self=Tensor(FLOATS)), keeps_nan=False)
 def hardsigmoid(ctx: Any, self: Any) -> Any:
     """hardsigmoid(Tensor self) -> Tensor
 
@@ -226,6 +226,7 @@ def some_bound(otherwise: Callable[[dict[str, Any]], Any]) -> Relation:
         min=Optional(NUMBER),
         max=Optional(NUMBER),
     ),
+    keeps_nan=False,
 )
 def clamp(ctx: Any, self: Any, min: Any = None, max: Any = None) -> Any:
     """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor
@@ -236,7 +237,7 @@ def clamp(ctx: Any, self: Any, min: Any = None, max: Any = None) -> Any:
     return clipped(ctx, self, low, high)
 
 
-@converter(aten.clamp_min.default, Domain(keeps_dtype("min"), self=Tensor(NUMBERS), min=NUMBER))
+@converter(aten.clamp_min.default, Domain(keeps_dtype("min"), self=Tensor(NUMBERS), min=NUMBER), keeps_nan=False)
 def clamp_min(ctx: Any, self: Any, min: Any) -> Any:
     """clamp_min(Tensor self, Scalar min) -> Tensor
 
@@ -245,7 +246,7 @@ def clamp_min(ctx: Any, self: Any, min: Any) -> Any:
     return elementwise(ctx, "MAX", *in_dtype(ctx, self, min))
 
 
-@converter(aten.clamp_max.default, Domain(keeps_dtype("max"), self=Tensor(NUMBERS), max=NUMBER))
+@converter(aten.clamp_max.default, Domain(keeps_dtype("max"), self=Tensor(NUMBERS), max=NUMBER), keeps_nan=False)
 def clamp_max(ctx: Any, self: Any, max: Any) -> Any:
     """clamp_max(Tensor self, Scalar max) -> Tensor
 
@@ -264,6 +265,7 @@ def clamp_max(ctx: Any, self: Any, max: Any) -> Any:
         min=Optional(Tensor()),
         max=Optional(Tensor()),
     ),
+    keeps_nan=False,
 )
 def clamp_between(ctx: Any, self: Any, min: Any = None, max: Any = None) -> Any:
     """clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor
@@ -276,6 +278,7 @@ def clamp_between(ctx: Any, self: Any, min: Any = None, max: Any = None) -> Any:
 @converter(
     aten.clamp_min.Tensor,
     Domain(same_dtype("self", "min"), broadcastable("self", "min"), self=Tensor(), min=Tensor()),
+    keeps_nan=False,
 )
 def clamp_above(ctx: Any, self: Any, min: Any) -> Any:
     """clamp_min.Tensor(Tensor self, Tensor min) -> Tensor
@@ -288,6 +291,7 @@ def clamp_above(ctx: Any, self: Any, min: Any) -> Any:
 @converter(
     aten.clamp_max.Tensor,
     Domain(same_dtype("self", "max"), broadcastable("self", "max"), self=Tensor(), max=Tensor()),
+    keeps_nan=False,
 )
 def clamp_below(ctx: Any, self: Any, max: Any) -> Any:
     """clamp_max.Tensor(Tensor self, Tensor max) -> Tensor
@@ -297,7 +301,7 @@ def clamp_below(ctx: Any, self: Any, max: Any) -> Any:
     return elementwise(ctx, "MIN", self, max)
 
 
-@converter(aten.relu6.default, Domain(self=Tensor(NUMBERS)))
+@converter(aten.relu6.default, Domain(self=Tensor(NUMBERS)), keeps_nan=False)
 def relu6(ctx: Any, self: Any) -> Any:
     """relu6(Tensor self) -> Tensor
 
@@ -306,7 +310,7 @@ def relu6(ctx: Any, self: Any) -> Any:
     return clipped(ctx, self, 0, 6)
 
 
-@converter(aten.hardtanh.default, Domain(self=Tensor(NUMBERS), min_val=Static(), max_val=Static()))
+@converter(aten.hardtanh.default, Domain(self=Tensor(NUMBERS), min_val=Static(), max_val=Static()), keeps_nan=False)
 def hardtanh(ctx: Any, self: Any, min_val: Any = -1, max_val: Any = 1) -> Any:
     """hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor
 

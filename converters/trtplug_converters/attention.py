@@ -114,6 +114,7 @@ OPERAND = Tensor(
         torch.float16: Tolerance(1e-2, 1e-2, ROUNDED),
         torch.bfloat16: Tolerance(6e-2, 6e-2, ROUNDED),
     },
+    keeps_nan=False,
 )
 def attention(
     ctx: ConverterContext,

@@ -176,7 +176,9 @@ products = (
     *converter_table({aten.div.Tensor: "DIV"}, either_side(FLOATS, because=EXACT))(one_layer),
     *converter_table({aten.div.Scalar: "DIV"}, number_right(FLOATS, because=EXACT))(one_layer),
 )
-extrema = converter_table({aten.maximum.default: "MAX", aten.minimum.default: "MIN"}, two_tensors(ALL))(one_layer)
+extrema = converter_table(
+    {aten.maximum.default: "MAX", aten.minimum.default: "MIN"}, two_tensors(ALL), keeps_nan=False
+)(one_layer)
 
 
 # --- division without a remainder, and the remainder ----------------------------------------------------------------

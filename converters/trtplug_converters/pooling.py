@@ -201,7 +201,7 @@ def _max_pool(target: Any, axes: int, with_indices: bool) -> Converter:
     ones, zeros = [1] * axes, [0] * axes
     unused = [OutputsUsed((0,), because="TensorRT's pooling does not say where the maximum is")] * with_indices
 
-    @converter(target, _domain(axes, *unused, dilation=ListOf(Only(1, because=NOT_DILATED), 1, axes)))
+    @converter(target, _domain(axes, *unused, dilation=ListOf(Only(1, because=NOT_DILATED), 1, axes)), keeps_nan=False)
     def max_pool(
         ctx: ConverterContext,
         self: NetworkTensor,

@@ -70,6 +70,7 @@ NOT_EMPTY = Relation("an element to choose", ("self",), arrange=_not_empty)
 @converter_table(
     {aten.argmax.default: "MAX", aten.argmin.default: "MIN"},
     Domain(NOT_EMPTY, self=Tensor(NUMBERS), dim=Optional(Axis("self")), keepdim=FLAG),
+    keeps_nan=False,
 )
 def arg_extreme(
     op: str, ctx: ConverterContext, self: NetworkTensor, dim: int | None = None, keepdim: bool = False
@@ -82,7 +83,9 @@ def arg_extreme(
 
 
 @converter_table(
-    {aten.max.dim: "MAX", aten.min.dim: "MIN"}, Domain(NOT_EMPTY, self=Tensor(ALL), dim=Axis("self"), keepdim=FLAG)
+    {aten.max.dim: "MAX", aten.min.dim: "MIN"},
+    Domain(NOT_EMPTY, self=Tensor(ALL), dim=Axis("self"), keepdim=FLAG),
+    keeps_nan=False,
 )
 def extreme_and_place(
     op: str, ctx: ConverterContext, self: NetworkTensor, dim: int, keepdim: bool = False
@@ -115,6 +118,7 @@ def _fit_k(call: dict[str, Any], choose: Choose) -> None:
         largest=FLAG,
         sorted=Only(True, because="TensorRT's are always sorted, the order of Torch's is then its own"),
     ),
+    keeps_nan=False,
 )
 def topk(
     ctx: ConverterContext, self: NetworkTensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True

@@ -170,7 +170,7 @@ def extreme(ctx: ConverterContext, op: str, tensor: NetworkTensor, dim: Axes, ke
     return ctx.cast(reduced(ctx, op, numbers, dim, keepdim), dtype)
 
 
-@converter_table({aten.max.default: "MAX", aten.min.default: "MIN"}, Domain(self=Tensor(ALL)))
+@converter_table({aten.max.default: "MAX", aten.min.default: "MIN"}, Domain(self=Tensor(ALL)), keeps_nan=False)
 def extreme_of_all(op: str, ctx: ConverterContext, self: NetworkTensor) -> NetworkTensor:
     """``max(Tensor self) -> Tensor``: a reduce layer."""
     return extreme(ctx, op, self, None, False)
@@ -179,6 +179,7 @@ def extreme_of_all(op: str, ctx: ConverterContext, self: NetworkTensor) -> Netwo
 @converter_table(
     {aten.amax.default: "MAX", aten.amin.default: "MIN"},
     Domain(DISTINCT, self=Tensor(ALL), dim=ListOf(AXIS), keepdim=FLAG),
+    keeps_nan=False,
 )
 def extreme_along(
     op: str, ctx: ConverterContext, self: NetworkTensor, dim: Sequence[int] = (), keepdim: bool = False
@@ -322,6 +323,7 @@ def _wider_dtype(call: dict[str, Any], choose: Choose) -> None:
         keepdim=FLAG,
         dtype=Optional(Only(*FLOATS, because=NOT_A_TYPE)),
     ),
+    keeps_nan=False,
 )
 def linalg_vector_norm(
     ctx: ConverterContext,

@@ -45,6 +45,8 @@ class Converter:
         priority: higher is asked first.
         needs: names of the TensorRT module that must exist, such as ``"INetworkDefinition.add_attention"``.
         tolerance: the laws' tolerance, where the default is too tight, by dtype of the result.
+        keeps_nan: whether eager's NaN stays. TensorRT's maxima, minima, top-k, clamps and max
+            pooling do not promise that; what is said here is shown with the op.
         name: of the function, for messages.
         plugin: who brought it; set by the registry.
         built_in: whether it came with trtplug; set by the registry.
@@ -57,6 +59,7 @@ class Converter:
     priority: int = 0
     needs: tuple[str, ...] = ()
     tolerance: Mapping[torch.dtype, Tolerance] = dataclasses.field(default_factory=dict)
+    keeps_nan: bool = True
     name: str = ""
     plugin: str = ""
     built_in: bool = False
@@ -113,6 +116,7 @@ def converter(
     priority: int = 0,
     needs: tuple[str, ...] = (),
     tolerance: Mapping[torch.dtype, Tolerance] | None = None,
+    keeps_nan: bool = True,
 ) -> Callable[[Convert], Converter]:
     """Makes a `Converter` of a function. Registers nothing: return it from ``trtplug_converters()``.
 
@@ -125,7 +129,7 @@ def converter(
 
     def make(function: Convert) -> Converter:
         name = getattr(function, "__name__", repr(function))
-        return Converter(target, domain, function, dynamic_shapes, priority, needs, tolerance or {}, name)
+        return Converter(target, domain, function, dynamic_shapes, priority, needs, tolerance or {}, keeps_nan, name)
 
     return make
 
@@ -138,6 +142,7 @@ def converter_table(
     priority: int = 0,
     needs: tuple[str, ...] = (),
     tolerance: Mapping[torch.dtype, Tolerance] | None = None,
+    keeps_nan: bool = True,
 ) -> Callable[[Convert], tuple[Converter, ...]]:
     """Makes one `Converter` per row: a target, and the value that the function takes before ``ctx``.
 
@@ -152,7 +157,15 @@ def converter_table(
         name = getattr(function, "__name__", repr(function))
         return tuple(
             Converter(
-                target, domain, functools.partial(function, row), dynamic_shapes, priority, needs, tolerance or {}, name
+                target,
+                domain,
+                functools.partial(function, row),
+                dynamic_shapes,
+                priority,
+                needs,
+                tolerance or {},
+                keeps_nan,
+                name,
             )
             for target, row in rows.items()
         )

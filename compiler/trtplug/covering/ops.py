@@ -40,7 +40,8 @@ class CandidateRecord:
         dynamic_shapes: whether it takes symbolic sizes.
         domain: each argument's spec in words, by the schema's name.
         relations: what must hold between arguments, in words.
-        because: why an argument or relation is restricted, in words, where the declaration says so.
+        because: why an argument or relation is restricted, in words, where the declaration says so; under ``nan``, what
+            becomes of it where that is not what eager makes of it.
         unavailable: why it cannot be used here, or None.
     """
 
@@ -130,11 +131,16 @@ def candidates_of(registry: Registry, op: OpOverload) -> tuple[CandidateRecord, 
     return tuple(records)
 
 
+LOSES_NAN = "may be lost on a GPU"
+
+
 def _record(converter: Converter, wins: bool, unavailable: Reason | None) -> CandidateRecord:
     domain = converter.domain
     leading = next(iter(domain.tensors().values()), None)
     because = {name: _because(spec.because) for name, spec in domain.arguments.items() if spec.because}
     because |= {relation.name: relation.because for relation in domain.relations if relation.because}
+    if not converter.keeps_nan:
+        because["nan"] = LOSES_NAN
     return CandidateRecord(
         converter.id,
         converter.plugin,

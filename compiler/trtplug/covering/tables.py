@@ -84,6 +84,8 @@ def _op(op: OpCoverage, console: Console) -> None:
         for relation in candidate.relations:
             table.add_row("", escape(relation), escape(candidate.because.get(relation, "")))
         table.add_row("shapes", "static and symbolic" if candidate.dynamic_shapes else "static only", "")
+        if "nan" in candidate.because:
+            table.add_row("nan", candidate.because["nan"], "")
         if candidate.unavailable is not None:
             table.add_row("not here", escape(str(candidate.unavailable)), "")
         console.print(table)

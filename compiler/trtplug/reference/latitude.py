@@ -30,21 +30,37 @@ def may_lose_nan(module: fx.GraphModule) -> bool:
     return any(node.target in _LOSES_NAN for graph in graphs for node in graph.nodes if node.op == "call_function")
 
 
+def loses_nan(module: fx.GraphModule, inputs: Sequence[Any]) -> bool:
+    """Whether results differ where maxima and their like lose the NaN in these inputs."""
+    pairs = zip(module(*inputs), _WithoutNan(module).run(*inputs), strict=True)
+    return any(bool(undefined(one, two).any()) for one, two in pairs)
+
+
+def undefined(one: Tensor, two: Tensor) -> Tensor:
+    """Where two results differ; NaN is NaN."""
+    return (one != two) & ~(one.isnan() & two.isnan())
+
+
 def otherwise(module: fx.GraphModule, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
     """Runs a lifted network as TensorRT may also compute it; loops and conditionals as they are."""
     results: tuple[Tensor, ...] = _Otherwise(module).run(*inputs)
     return results
 
 
-class _Otherwise(fx.Interpreter):
+class _WithoutNan(fx.Interpreter):
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target in _LOSES_NAN:
+            args = _without_nan(args, _LOSES_NAN[target](args))
+        return super().call_function(target, args, kwargs)
+
+
+class _Otherwise(_WithoutNan):
     def run_node(self, n: fx.Node) -> Any:
         self._most = torch.finfo(_dtype_of(n)).max
         return super().run_node(n)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if target in _LOSES_NAN:
-            args = _without_nan(args, _LOSES_NAN[target](args))
-        elif target in _PRODUCTS:
+        if target in _PRODUCTS:
             args = tuple(_replaced(value, torch.isinf, math.nan) for value in args)
         elif target is torch.softmax and args[0].shape[args[1]] == 1:
             return torch.ones_like(args[0])

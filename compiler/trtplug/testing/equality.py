@@ -13,6 +13,7 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 from trtplug.ranges import Range
+from trtplug.reference.latitude import loses_nan, may_lose_nan
 from trtplug.testing.arguments import Bounds
 from trtplug.testing.drawing import plain_values, values
 from trtplug.testing.drawn import DrawnCall, static_shape
@@ -68,8 +69,30 @@ def check_instance(trial: Trial, instance: Instance) -> None:
         run = trial.run_of(trial.convert(graph))
     except TrtplugError as error:
         trial.fail(f"{type(error).__name__}: {error}", call, instance.tensors, constants)
+    _says_what_becomes_of_nan(trial, run, instance)
     for tensors, eager in instance.rounds:
         compare(trial, run, graph.inputs(tensors), graph.expected(eager), call, tensors, constants)
+
+
+def _says_what_becomes_of_nan(trial: Trial, run: Any, instance: Instance) -> None:
+    """A converter whose layers may lose NaN says so."""
+    if trial.executor != "reference" or not trial.converter.keeps_nan or not may_lose_nan(run):
+        return
+    for tensors, _ in instance.rounds:
+        if loses_nan(run, with_nan(instance, tensors)):
+            what = "its layers may lose NaN on a GPU, which the converter does not say: keeps_nan=False"
+            trial.fail(what, instance.call, tensors, instance.constants)
+
+
+def with_nan(instance: Instance, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """A call's inputs, of floats that may be anything every second element NaN."""
+    inputs = []
+    for place, tensor in zip(instance.graph.places, instance.graph.inputs(tensors), strict=True):
+        if tensor.is_floating_point() and instance.call.tensors[place].values is None:
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+            tensor.view(-1)[::2] = torch.nan
+        inputs.append(tensor)
+    return inputs
 
 
 def compare(

@@ -28,7 +28,7 @@ from trtplug.testing.parity import (
     run_jobs,
 )
 from trtplug.testing.parity.calls import GPU, call_cases, contested
-from trtplug.testing.parity.rounding import moved, terms
+from trtplug.testing.parity.rounding import model_bound, moved, terms
 from trtplug_registry import Executor
 
 
@@ -137,6 +137,34 @@ def test_sums_in_float16_are_allowed_as_far_as_their_terms_go(operands: list[tor
 def test_terms_are_counted(case: str, expected: int) -> None:
     sketch = layer_cases()[case].sketch()
     assert max(terms(sketch.network().lift(), sketch.values), default=1) == expected
+
+
+def test_the_bound_of_a_model_is_what_its_sums_explain() -> None:
+    """A chain of products in float32 stays within it, and leaves it with operands of TF32."""
+    torch.manual_seed(0)
+    weights = [torch.randn(256, 256) / 16 for _ in range(6)]
+    x = torch.randn(64, 256)
+
+    def run(by: Any) -> torch.Tensor:
+        y = by(x)
+        for weight in weights:
+            y = by(torch.tanh(y @ by(weight)))
+        return y
+
+    exact = run(lambda t: t.double())
+    bound = model_bound(torch.float32, 12, [256] * 6)
+    assert error_of(run(lambda t: t), exact) < bound
+    assert bound < error_of(run(to_tf32), exact) < model_bound(torch.float32, 12, [256] * 6, tf32=True)
+    halves = model_bound(torch.float16, 12, [256] * 6)
+    assert (
+        error_of(run(lambda t: t.half().float()), exact)
+        < halves
+        < error_of(run(lambda t: t.bfloat16().float()), exact) * 4
+    )
+
+
+def error_of(ours: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((ours.double() - exact).abs().max() / exact.abs().max())
 
 
 def verdict_of(case: str, spoil: float | None = None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from trtplug.reference.latitude import otherwise
+from trtplug.reference.latitude import otherwise, undefined
 from trtplug.testing.compare import Mismatch, mismatch
 from trtplug.testing.parity.rounding import UNIT, relative_move, terms
 from trtplug_registry import Tolerance
@@ -75,8 +75,8 @@ def allowance(
         tf32, tolerance: see `Allowance`.
     """
     pairs = zip(expected, otherwise(reference, inputs), strict=True)
-    undefined = [(one != two) & ~(one.isnan() & two.isnan()) for one, two in pairs]
-    return Allowance(max(terms(reference, inputs), default=1), tf32, undefined, tolerance)
+    away = [undefined(one, two) for one, two in pairs]
+    return Allowance(max(terms(reference, inputs), default=1), tf32, away, tolerance)
 
 
 def judge(

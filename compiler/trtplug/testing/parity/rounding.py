@@ -29,6 +29,30 @@ TF32_UNIT = 2.0**-11
 """Half a unit in the last place of TF32, which keeps 10 bits of a float32's fraction: what an operand may move."""
 
 
+STORED: Mapping[torch.dtype, float] = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+"""Half a unit in the last place of what a layer hands on."""
+
+_WIDEST = 4.0  # of 100,000 numbers of a normal distribution, the largest is about four standard deviations out
+
+
+def model_bound(dtype: torch.dtype, layers: int, sums: Sequence[int], tf32: bool = False) -> float:
+    """How far a model's output may be from the exact one, relative to the output's largest element.
+
+    4 * sqrt(layers * s**2 + sum of n * u**2 over its sums): every layer rounds what it hands on to s, every sum of n
+    terms moves by sqrt(n) * u, independently, and a network hands relative errors on as they are. Sums of halves are in
+    float32; TF32 rounds both operands of each sum.
+
+    Args:
+        dtype: of the model.
+        layers: of its networks.
+        sums: the number of terms of each product or sum, as `terms` counts them.
+        tf32: whether operands of float32 may be rounded to TF32.
+    """
+    unit = UNIT[torch.float32] if dtype is torch.float32 else STORED[torch.float32]
+    rounded = 2 * len(sums) * TF32_UNIT**2 if tf32 and dtype is torch.float32 else 0.0
+    return _WIDEST * math.sqrt(layers * STORED[dtype] ** 2 + sum(sums) * unit**2 + rounded)
+
+
 def relative_move(dtype: torch.dtype, terms: int, tf32: bool) -> float:
     """How far an operand of sums of so many terms may be moved, relative to itself."""
     move = math.sqrt(terms) * UNIT[dtype]

@@ -154,6 +154,15 @@ def print_table(results: Results, planned: dict[str, int]) -> None:
         print(f"| {family} | {count} | {sum(words.values())} | " + " | ".join(str(words[w]) for w in WORDS) + " |")
 
 
+def stands_out(table: str, case: str) -> bool:
+    """Whether the record says of a case, in the TensorRT at hand, that it does not agree."""
+    from trtplug._tensorrt import library
+    from trtplug.testing.parity import record as records
+
+    entry = records.expected(table, case, str(library().__version__))
+    return entry is None or entry.verdict not in ("agrees", "refused")
+
+
 def record(results: Results) -> None:
     """Layers and calls into the package's record. What does not agree and has no decision yet gets ``?``."""
     from trtplug._tensorrt import library
@@ -168,10 +177,10 @@ def record(results: Results) -> None:
                 how = result["how"]
             elif result and result["wrong"]:
                 how = result["wrong"][0]["call"] + ": " + result["wrong"][0]["finding"]["how"]
-            if family == "layers" or word in ("differs", "crash"):
-                case = str(outcome.job.arguments[0])
-                how = "" if word in ("agrees", "refused") else " ".join(how.split())[:160]
-                found.append(records.Entry(family, case, version, word, "", how))
+            word = "agrees" if word == "nothing to compare" else word
+            how = "" if word in ("agrees", "refused") else " ".join(how.split())[:160]
+            if word != "error":
+                found.append(records.Entry(family, str(outcome.job.arguments[0]), version, word, "", how))
     records.write(records.merged(records.read(), found, version))
 
 
@@ -184,6 +193,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=540, help="in all (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=14, help="that share the GPU (default: %(default)s)")
     parser.add_argument("--only", default="", help="a regular expression that a case of layers or calls must match")
+    parser.add_argument("--again", action="store_true", help="only cases that do not agree by the record")
     parser.add_argument("--executor", default="tensorrt", help="under test (default: %(default)s)")
     parser.add_argument("--record", action="store_true", help="write what was found into the package's record")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder (default: %(default)s)")
@@ -197,6 +207,8 @@ def main() -> None:
         todo = list(jobs(family, chosen.executor, device))
         if family in TABLES and chosen.only:
             todo = [job for job in todo if re.search(chosen.only, job.arguments[0])]
+        if family in TABLES and chosen.again:
+            todo = [job for job in todo if stands_out(family, job.arguments[0])]
         planned[family] = len(todo)
         start = time.monotonic()
         each = chosen.processes if family in TOGETHER else 1

@@ -58,7 +58,7 @@ def version() -> tuple[int, ...]:
 
 @functools.cache
 def heeds_override() -> bool:
-    """Whether ``NVIDIA_TF32_OVERRIDE`` keeps products of float32 from TF32. TensorRT-RTX 1.4 does not look at it."""
+    """Whether ``NVIDIA_TF32_OVERRIDE`` keeps float32 products from TF32. Not in TensorRT-RTX 1.4: `trtplug.tf32`."""
     return library().__name__ != "tensorrt_rtx" or version() >= (1, 5)
 
 

@@ -32,7 +32,7 @@ from trtplug.partition import Block, Partition, extract, link, partition
 from trtplug.report import CompilationReport
 from trtplug.reporting import Facts, make_report
 from trtplug.settings import Settings
-from trtplug.tf32 import PROCESS
+from trtplug.tf32 import CANNOT_HOLD, PROCESS, multiplies_float32
 from trtplug.tracing import Program, as_program, trace
 from trtplug.turns import tracing_turn
 from trtplug.weights import Recipe
@@ -251,6 +251,7 @@ class Compilation:
                     failed = block, error
                     break
             if failed is None:
+                self._warn_of_tf32(engines, executor)
                 return engines, [known[engine.name, id(engine.plan)] for engine in engines]
             self._leave_to_torch(*failed)
 
@@ -379,6 +380,12 @@ class Compilation:
         self.warnings.append(message)
         with tracing_turn():  # another thread may have turned warnings into errors meanwhile
             warnings.warn(message, category, stacklevel=6)
+
+    def _warn_of_tf32(self, engines: Sequence[CompiledEngine], executor: Executor) -> None:
+        if executor.device != "cuda" or self.settings.tf32 or not PROCESS.rounds:
+            return
+        if any(multiplies_float32(engine.reference) for engine in engines):
+            self._warn(f"{CANNOT_HOLD} in this process: {PROCESS.why}", UserWarning)
 
     def _warn_of_faults(self) -> None:
         """What the registry has found out about converters while it was asked."""

@@ -82,7 +82,8 @@ def _deconvolved(
     """A deconvolution layer, and a sum. Output padding takes padding away at the end, or else adds zeros there.
 
     bfloat16, which TensorRT does not build, goes through float32; and what TensorRT 1.7 does not build is a
-    deconvolution between casts that has a bias of its own.
+    deconvolution between casts that has a bias of its own. Groups of a kernel that is computed are layers of their own
+    where sizes are symbolic: TensorRT-RTX 1.6 gives wrong numbers for all but the first item of a batch, on a GPU.
     """
     dtype = ctx.dtype(input)
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
@@ -90,7 +91,10 @@ def _deconvolved(
     after = [pad - more for more, pad in zip(output_padding, windows.after, strict=True)]
     windows = windows._replace(after=[max(0, pad) for pad in after])
     given = ctx.cast(input, wide), ctx.cast(weight, wide)
-    result = _layer(ctx, "deconvolution_nd", *given, None, maps, windows, groups)
+    if groups > 1 and ctx.frozen(weight) is None and not all(isinstance(n, int) for n in ctx.sizes(input)):
+        result = _group_by_group(ctx, input, weight, wide, windows, groups)
+    else:
+        result = _layer(ctx, "deconvolution_nd", *given, None, maps, windows, groups)
     if min(after) < 0:
         result = _extended(ctx, result, [max(0, -pad) for pad in after])
     if bias is not None:
@@ -104,6 +108,21 @@ def _extended(ctx: ConverterContext, tensor: NetworkTensor, beyond: list[int]) -
     for place, count in enumerate(beyond, len(sizes) - len(beyond)):
         sizes[place] = ctx.size_math("SUM", sizes[place], count)
     return ctx.slice(tensor, [0] * len(sizes), sizes, [1] * len(sizes), mode=ctx.trt.SampleMode.FILL)
+
+
+def _group_by_group(
+    ctx: ConverterContext, input: Any, weight: Any, wide: torch.dtype, windows: Windows, groups: int
+) -> NetworkTensor:
+    """A deconvolution layer for each group, and their results side by side."""
+    channel = ctx.rank(input) - ctx.rank(weight) + 1
+    each, maps = ctx.sizes(weight)[0] // groups, ctx.sizes(weight)[1]
+    results = []
+    for group in range(groups):
+        given = ctx.slice(input, [group * each], [each], [1], axes=[channel])
+        kernel = ctx.slice(weight, [group * each], [each], [1], axes=[0])
+        operands = ctx.cast(given, wide), ctx.cast(kernel, wide)
+        results.append(_layer(ctx, "deconvolution_nd", *operands, None, maps, windows, 1))
+    return ctx.concat(results, channel)
 
 
 # --- what a call looks like -------------------------------------------------------------------------------------------

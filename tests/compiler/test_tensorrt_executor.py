@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
 import torch
 
 import trtplug
+from trtplug._tensorrt import heeds_override
 from trtplug.compiled import CompiledModule
 from trtplug.errors import ExecutorError, InputError
 
@@ -188,8 +190,11 @@ def test_no_tf32_by_default() -> None:
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(512, 384).eval(), torch.randn(256, 512, device="cuda")
     settings = {"min_block_size": 1, "executor": "tensorrt"}
-    made = trtplug.compile(layer.cuda(), inputs=[trtplug.Input(shape=(256, 512))], **settings)
+    holds = contextlib.nullcontext() if heeds_override() else pytest.warns(UserWarning, match="it cannot hold")
+    with holds:
+        made = trtplug.compile(layer.cuda(), inputs=[trtplug.Input(shape=(256, 512))], **settings)
     with torch.no_grad():
         exact = layer.double()(x.double())
         error = float((made(x).double() - exact).norm() / exact.norm())
-    assert error < 2e-5
+    assert (error < 2e-5) == heeds_override()
+    assert error < 1e-3

@@ -10,7 +10,7 @@ import torch
 import trtplug
 from trtplug._tensorrt import library
 from trtplug.executors import pick_executor
-from trtplug.testing.parity import check_calls, check_layer, layer_cases
+from trtplug.testing.parity import check_calls, check_dynamic, check_layer, dynamic_cases, layer_cases
 from trtplug.testing.parity import record as records
 from trtplug.testing.parity.calls import call_cases
 from trtplug.testing.parity.record import DECISIONS, Entry
@@ -23,10 +23,8 @@ def known(table: str, case: str) -> Entry:
     entry = records.expected(table, case, library().__version__)
     if entry is None:
         pytest.skip(f"TensorRT {library().__version__} has no record yet: benchmarks/gpu.py --record makes one")
-    if entry.verdict == "crash" or entry.decision == "crash":
+    if entry.verdict == "crash":
         pytest.skip(f"known to end the process: {entry.how}")
-    if entry.decision == "order":
-        pytest.skip(DECISIONS["order"])
     return entry
 
 
@@ -49,8 +47,22 @@ def test_calls(case: str) -> None:
     assert verdict == entry.verdict, f"{found.wrong[:2]}; the record: {entry}"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not HERE, reason="no CUDA device")
+@pytest.mark.parametrize("case", list(dynamic_cases(REGISTRY)) if HERE else ["every converter that takes them"])
+def test_dynamic_calls(case: str) -> None:
+    entry = known("dynamic", case)
+    found = check_dynamic(dynamic_cases(REGISTRY)[case], pick_executor(REGISTRY, "tensorrt"), "cuda")
+    verdict = "differs" if found.wrong else "agrees"
+    assert verdict == entry.verdict, f"{found.wrong[:2]}; the record: {entry}"
+
+
 def test_every_entry_is_of_a_case_that_exists_and_is_decided() -> None:
-    cases = {"layers": set(layer_cases()), "calls": set(call_cases(REGISTRY))}
+    cases = {
+        "layers": set(layer_cases()),
+        "calls": set(call_cases(REGISTRY)),
+        "dynamic": set(dynamic_cases(REGISTRY)),
+    }
     for entry in records.read().values():
         assert entry.case in cases[entry.table], f"stale: {entry}"
         assert entry.decision in DECISIONS, entry
@@ -73,3 +85,10 @@ def test_a_decision_stays_while_the_verdict_does(tmp_path: Path) -> None:
     found = [Entry("layers", "a", "2", "differs", "", "y"), Entry("layers", "b", "2", "differs", "", "z")]
     merged = {(e.case, e.version): e.decision for e in records.merged(read, found, "2")}
     assert merged == {("a", "1"): "nan", ("b", "1"): "", ("a", "2"): "nan", ("b", "2"): "?"}
+
+
+def test_a_run_of_some_cases_leaves_the_others() -> None:
+    old = [Entry("layers", "a", "1", "differs", "range", "x"), Entry("calls", "c", "1", "differs", "range")]
+    known = {(e.table, e.case, e.version): e for e in [*old, Entry("calls", "d", "1", "differs", "range")]}
+    found = [Entry("layers", "a", "1", "agrees"), Entry("calls", "d", "1", "agrees")]
+    assert set(records.merged(known, found, "1")) == {Entry("layers", "a", "1", "agrees"), old[1]}

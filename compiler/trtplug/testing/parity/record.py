@@ -1,7 +1,9 @@
 """What is known of TensorRT against the reference executor: a table in a file, made by a run on a GPU.
 
-Every case of the layer table has a line for each version that was run; the converters' calls have lines only where they
-do not agree. What does not agree has a decision, one of `DECISIONS`: why it is left as it is.
+Every case of the layer table has a line for each version that was run; the converters' calls, static and dynamic, have
+lines only where they do not agree. What does not agree has a decision, one of `DECISIONS`: why it is left as it is.
+What TensorRT leaves open (`trtplug.reference.latitude`) agrees. ``python -m trtplug.testing.parity CASE`` reproduces a
+line.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Entry:
     """One line.
 
     Attributes:
-        table: ``layers`` or ``calls``.
+        table: ``layers``, ``calls`` or ``dynamic``.
         case: its id.
         version: of TensorRT.
         verdict: see `Finding`; of calls, ``differs`` or ``crash``.
@@ -70,9 +72,13 @@ def write(entries: Iterable[Entry], path: Path = PATH) -> None:
 
 
 def merged(known: Mapping[tuple[str, str, str], Entry], found: Iterable[Entry], version: str) -> list[Entry]:
-    """The record with one version's entries replaced; a decision stays where the verdict does, else it is ``?``."""
-    others = [entry for entry in known.values() if entry.version != version]
-    return others + [dataclasses.replace(entry, decision=_decision(known, entry)) for entry in found]
+    """The record with the entries of one version that were found again; a decision stays while the verdict does, else
+    it is ``?``. Of calls that agree, none is kept.
+    """
+    new = {(entry.table, entry.case): entry for entry in found}
+    others = [entry for entry in known.values() if entry.version != version or (entry.table, entry.case) not in new]
+    kept = [entry for entry in new.values() if entry.table == "layers" or entry.verdict != "agrees"]
+    return others + [dataclasses.replace(entry, decision=_decision(known, entry)) for entry in kept]
 
 
 def _decision(known: Mapping[tuple[str, str, str], Entry], entry: Entry) -> str:
@@ -92,4 +98,4 @@ def expected(table: str, case: str, version: str) -> Entry | None:
     known = _read_once()
     if not any(entry.version == version for entry in known.values()):
         return None
-    return known.get((table, case, version), Entry(table, case, version, "agrees" if table == "calls" else "unknown"))
+    return known.get((table, case, version), Entry(table, case, version, "unknown" if table == "layers" else "agrees"))

@@ -9,6 +9,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from torch._ops import OpOverloadPacket
+
 _SIMPLE = (int, float, complex, str, bytes, bool, type(None))
 _PLAIN = frozenset(_SIMPLE)
 _LIBRARIES = frozenset({"torch", *sys.stdlib_module_names})
@@ -36,6 +38,8 @@ def _feed(digest: Any, value: Any, visited: set[int]) -> None:
         digest.update(f"{type(value).__name__}:{value!r};".encode())
     elif isinstance(value, tuple | list | set | frozenset | dict):
         _feed_container(digest, value, visited)
+    elif isinstance(value, OpOverloadPacket):  # it keeps the overloads that somebody has asked it for
+        digest.update(f"{value};".encode())
     elif id(value) in visited:
         digest.update(b"seen;")
     elif hasattr(value, "fingerprinted") and not isinstance(value, type):

@@ -248,6 +248,13 @@ def test_provably_disjoint_domains_do_not_conflict(call):
 # --- fingerprint ----------------------------------------------------------------------------------------------------
 
 
+def test_the_fingerprint_does_not_depend_on_which_overloads_were_asked_for():
+    packet = torch.ops.aten.special_chebyshev_polynomial_w
+    before = fingerprint(frozenset({packet}))
+    assert packet.x_scalar is not None  # from here on it is an attribute of the packet's own
+    assert fingerprint(frozenset({packet})) == before != fingerprint(frozenset({torch.ops.aten.relu}))
+
+
 def test_the_fingerprint_tells_functions_closures_domains_and_choices_apart():
     def closing(value):
         def relu(ctx, self):

@@ -22,7 +22,7 @@ from trtplug_registry.examples import Example
 from trtplug_registry.executor import Engine, Executor, RunOptions
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
-from trtplug_registry.nature import nature
+from trtplug_registry.nature import is_collective, nature
 from trtplug_registry.passes import (
     PHASES,
     DisablePass,
@@ -152,6 +152,7 @@ __all__ = [
     "distinct_axes",
     "hookimpl",
     "index_into",
+    "is_collective",
     "lowering_pass",
     "map_tensors",
     "nature",

@@ -13,14 +13,28 @@ _TAGS: Mapping[torch.Tag, str] = {
     torch.Tag.dynamic_output_shape: "the shape of its result depends on values, not only on the inputs' shapes",
 }
 
+_COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d", "c10d_functional", "_dtensor"})
+"""Namespaces of ops in which processes wait for each other."""
+
 _COMPLEX = ("_fft_", "fft_", "complex", "polar", "view_as_complex", "view_as_real")
 """How the names of ops on complex numbers begin."""
+
+
+def is_collective(op: object) -> bool:
+    """Whether an op exchanges data with other processes.
+
+    All of them must call it, in one order; so it is never left out, merged with another, or put before one that it came
+    after, whatever its result depends on.
+    """
+    return isinstance(op, OpOverload) and op.namespace in _COLLECTIVES
 
 
 def nature(op: OpOverload | HigherOrderOperator) -> str:
     """Why an op is hard or impossible to convert by what it is, in words, or ""."""
     if isinstance(op, HigherOrderOperator):
         return ""
+    if is_collective(op):
+        return "processes exchange data by it, which happens between engines"
     for tag, words in _TAGS.items():
         if tag in op.tags:
             return words

@@ -19,6 +19,7 @@ from torch import fx
 from trtplug.jit.graph import Graph, TorchOnlyWarning, run_in_torch
 from trtplug.jit.session import Session, reports, session_of
 from trtplug.jit.sizes import MAX_SIZE
+from trtplug.jit.subclasses import has_subclasses, over_inner_tensors
 from trtplug.settings import Settings
 
 __all__ = ["MAX_SIZE", "TorchOnlyWarning", "backend", "reports"]
@@ -44,6 +45,8 @@ def backend(
         why = "gradients are asked for; call the model under torch.no_grad() or torch.inference_mode()"
         return run_in_torch(graph_module, session, session.number(), why)
     try:
+        if has_subclasses(example_inputs):
+            return over_inner_tensors(graph_module, example_inputs, session)
         return Graph(graph_module, example_inputs, session)
     except Exception as error:
         if session.settings.on_failure == "raise":

@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from trtplug.partition.value import is_getitem
+from trtplug_registry import is_collective
 
 _STILL = {"dropout_p": 0.0, "dropout": 0.0, "train": False, "training": False}
 """Arguments with which a random op draws nothing."""
@@ -35,7 +36,7 @@ def is_random(node: fx.Node) -> bool:
 
 
 def find_effects(nodes: Sequence[fx.Node]) -> list[bool]:
-    """Which nodes write, assert, print, draw random numbers, …: kept in order, though nobody reads them."""
+    """Which nodes write, assert, print, talk to other processes, …: kept in order, though nobody reads them."""
     ops: dict[object, bool] = {}  # an operator's answer does not depend on its arguments
     found = []
     for node in nodes:
@@ -50,7 +51,7 @@ def find_effects(nodes: Sequence[fx.Node]) -> list[bool]:
 
 def _has_effect(node: fx.Node) -> bool:
     if node.op == "call_function":
-        return not is_getitem(node) and bool(node.is_impure(impure_random=False))
+        return is_collective(node.target) or (not is_getitem(node) and bool(node.is_impure(impure_random=False)))
     if node.op == "call_module":
         return node.graph.owning_module is None or bool(node.is_impure())
     return node.op == "call_method" and str(node.target).endswith("_") and not str(node.target).endswith("__")

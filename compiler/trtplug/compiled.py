@@ -19,6 +19,7 @@ from trtplug.lowering import Lowered, apply_mutations, flatten_inputs
 from trtplug.report import CompilationReport
 
 if TYPE_CHECKING:
+    from trtplug.profile import Profile
     from trtplug.weights import Recipe
 
 MOST_SIGNATURES = 4096
@@ -141,6 +142,21 @@ class CompiledModule(nn.Module):
         self.graph_module, self.lowered, self.engines = new.graph_module, new.lowered, new.engines
         self.report, self._recipe = new.report, new._recipe
         return names
+
+    def profile(self, *args: Any, calls: int = 10, **kwargs: Any) -> Profile:
+        """The time of every layer of the engines, for a call with these arguments.
+
+        Args:
+            args, kwargs: as for a call, which is made once.
+            calls: of each engine, over which medians are taken.
+
+        Raises:
+            InputError: the inputs do not fit what was compiled.
+            ExecutorError: the executor tells no times; the one called ``tensorrt`` does.
+        """
+        from trtplug.profile import profiled
+
+        return profiled(self, lambda: self(*args, **kwargs), calls)
 
     # --- as a module ------------------------------------------------------------------------------------------------
 

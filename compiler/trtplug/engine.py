@@ -12,6 +12,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from trtplug import engine_op
+from trtplug.errors import ExecutorError
 from trtplug.executors import prepared
 from trtplug.network import Binding
 from trtplug_registry import Executor, RunOptions, TensorFacts
@@ -61,6 +62,26 @@ class EngineModule(nn.Module):
             tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
             return tuple(engine_op.run(self._key, tensors, list(inputs[len(tensors) :])))
         return self._run(*inputs)
+
+    def profile(self, inputs: Sequence[Any], calls: int) -> list[tuple[str, float]]:
+        """Milliseconds by TensorRT layer, in order of execution.
+
+        Raises:
+            ExecutorError: the executor tells no times.
+        """
+        self.check_profiles()
+        found: list[tuple[str, float]] = self._run.profile(inputs, calls)  # type: ignore[attr-defined]  # just checked
+        return found
+
+    def inspect(self) -> Any:
+        """What TensorRT says about its layers; see `profile`."""
+        self.check_profiles()
+        return self._run.inspect()  # type: ignore[attr-defined]  # just checked
+
+    def check_profiles(self) -> None:
+        """Raises `ExecutorError` where the executor tells no times."""
+        if not hasattr(self._run, "profile"):
+            raise ExecutorError(f"executor {self.executor!r} tells no times of layers: profile on a GPU")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EngineModule:
         """Shares the engine, which nothing changes."""

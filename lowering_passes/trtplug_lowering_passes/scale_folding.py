@@ -124,6 +124,7 @@ def _scale(
         return "the result is read elsewhere too", []
     if given.weight.dtype != torch.float32 and not is_exact(factor):
         return ROUNDED, []
+    factor = factor.to(given.weight.device)  # a number is on the CPU, the weights may be on a GPU
     weight = given.scaled(factor.to(given.weight.dtype))
     bias = None if given.bias is None else (given.bias.double() * factor).to(given.bias.dtype)
     if not all_finite(weight, bias):

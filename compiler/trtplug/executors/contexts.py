@@ -43,6 +43,8 @@ class Contexts:
             if context is None and "memory" in " ".join(self._logger.errors).lower():
                 torch.cuda.empty_cache()  # TensorRT allocates for itself; what Torch keeps in reserve may be enough
                 context = self._make(eager)
+            if context is not None and hasattr(context, "nvtx_verbosity"):
+                context.nvtx_verbosity = library().ProfilingVerbosity.NONE  # what it would say costs time in each call
             return context  # no other failure is tried again: that has ended the process
 
     def keep(self) -> None:

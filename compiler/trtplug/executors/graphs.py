@@ -87,7 +87,11 @@ class Graph:
         elif self._places:
             torch._foreach_copy_(self._buffers, [inputs[place] for place in self._places])
         self._graph.replay()
-        return tuple([result.clone() for result in self._results])
+        if len(self._results) == 1:
+            return (self._results[0].clone(),)
+        results = [torch.empty_like(result) for result in self._results]
+        torch._foreach_copy_(results, list(self._results))
+        return tuple(results)
 
 
 def _buffer(value: Any) -> Any:

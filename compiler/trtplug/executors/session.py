@@ -67,6 +67,11 @@ class Session:
         self._no_address = self._spare.data_ptr()
         self._overwritten = self._aliases()
 
+    @property
+    def context(self) -> Any:
+        """TensorRT's execution context."""
+        return self._context
+
     def _aliases(self) -> dict[int, int]:
         """By the place of an input that TensorRT writes to: the place of the result that it thereby makes."""
         aliased = getattr(getattr(self._context, "engine", None), "get_aliased_input_tensor", None)

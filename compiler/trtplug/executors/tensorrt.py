@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from trtplug.errors import ExecutorError
 from trtplug.executors.contexts import Contexts
 from trtplug.executors.graphs import GraphedSession
 from trtplug.executors.kernels import KernelStore
+from trtplug.executors.profiling import layer_times
 from trtplug.executors.session import Failure, Session, same_device
 from trtplug_registry import CONTRACT, Engine, Executor, RunOptions, hookimpl
 
@@ -91,6 +93,17 @@ class EngineRun:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EngineRun:
         return self  # nothing of it that a call sees ever changes
+
+    def profile(self, inputs: Sequence[Any], calls: int) -> list[tuple[str, float]]:
+        """Milliseconds by TensorRT layer for a call with these inputs, in order of execution. See `layer_times`."""
+        index = same_device(self.engine, inputs)
+        session = self._new_session(torch.cuda.current_device() if index is None else index, eager=True)
+        return layer_times(session.context, lambda: session(inputs), calls, self.engine.name)
+
+    def inspect(self) -> Any:
+        """What TensorRT says about the loaded engine: its layers and bindings, as what JSON can say."""
+        inspector = self._load(torch.cuda.current_device()).inspector()
+        return json.loads(inspector.get_engine_information(library().LayerInformationFormat.JSON))
 
     def _elsewhere(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         """A call with tensors of another device than the last one's."""

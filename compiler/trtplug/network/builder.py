@@ -153,8 +153,8 @@ class NetworkBuilder:
     def _name(self, layer: Any, kind: str) -> None:
         name = layer.name = self._unused(kind)
         if self.node is not None:
-            self.nodes[name] = self._caller or self.node
-            layer.metadata = op_name(self.node)
+            node = self.nodes[name] = self._caller or self.node
+            layer.metadata = f"{node.name}:{op_name(self.node)}"
 
     def _check(self, layer: Any, region: Region | None = None) -> None:
         """Reads every output's shape, which makes TensorRT judge the layer. It lies in the open regions up to one."""

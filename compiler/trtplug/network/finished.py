@@ -118,6 +118,7 @@ class Network:
 
     def _configure(self, config: Any, options: BuildOptions) -> None:
         trt = library()
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that fused layers say what they are made of
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
         if not options.tf32:

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from trtplug.testing import run_op
+from trtplug_registry import Registry
+
+conv2d = torch.ops.aten.conv2d.default
+torch.manual_seed(0)
+IMAGE, KERNEL, BIAS = torch.randn(2, 3, 8, 12), torch.randn(5, 3, 4, 4), torch.randn(5)
+
+
+@pytest.mark.parametrize("bias", [BIAS, None])
+def test_windows_that_tile_an_image_are_rows_of_a_product(layers: Any, built_in: Registry, bias: Any) -> None:
+    args = (IMAGE, KERNEL, bias, [4, 4])
+    found = layers(conv2d, *args)
+    assert "MATRIX_MULTIPLY" in found
+    assert "CONVOLUTION" not in found
+    (result,) = run_op(built_in, conv2d, args)
+    torch.testing.assert_close(result, conv2d(*args), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (IMAGE, KERNEL, BIAS, [4, 2]),
+        (IMAGE, KERNEL, BIAS, [4, 4], [1, 0]),
+        (IMAGE[..., :10], KERNEL, BIAS, [4, 4]),
+        (torch.randn(2, 8, 8, 8), torch.randn(5, 8, 4, 4), BIAS, [4, 4]),
+        (torch.randn(2, 6, 8, 8), torch.randn(5, 3, 4, 4)[:4], BIAS[:4], [4, 4], [0, 0], [1, 1], 2),
+        (IMAGE, KERNEL[..., :1, :1], BIAS),
+    ],
+    ids=["overlap", "padding", "a rest", "many channels", "groups", "1 × 1"],
+)
+def test_other_windows_are_a_convolution(layers: Any, args: Any) -> None:
+    assert "CONVOLUTION" in layers(conv2d, *args)

@@ -152,6 +152,30 @@ def test_a_decomposition_into_itself_ends():
         assert "gelu.default" in targets(lowered) or "erf.default" in targets(lowered)
 
 
+def test_calls_that_share_a_trace_have_operands_of_their_own():
+    class Two(nn.Module):
+        def forward(self, x, y):
+            return torch.atan2(x, x), torch.atan2(y, x)
+
+    def quotient(self, other):
+        return self / other
+
+    x, y = torch.rand(3) + 1, torch.rand(3) + 1
+    lowered = lower(trace(Two(), (x, y)), registry_of(aten.div.Tensor, decompositions={aten.atan2.default: quotient}))
+    torch.testing.assert_close(run_lowered(lowered, x, y), (x / x, y / x))
+
+
+def test_an_op_may_come_back_in_a_call_that_is_taken():
+    def values_first(self, dim, keepdim=False):
+        return aten.softmax.int(self.transpose(0, dim), 0).transpose(0, dim) + 0
+
+    kept = takes(aten.softmax.int, dim=Only(0))
+    table = {aten.softmax.int: values_first}
+    registry = registry_of(kept, aten.add.Tensor, decompositions=table)
+    lowered = lower(trace(nn.Softmax(1), (torch.randn(3, 4),)), registry)
+    assert targets(lowered) == ["transpose.int", "softmax.int", "transpose.int", "add.Tensor"]
+
+
 def test_a_decomposition_that_raises_or_lies_is_not_used():
     def raises(self, approximate="none"):
         raise ValueError("no")

@@ -97,7 +97,7 @@ class _Decomposition:
         # inner expansions replace nodes among the results, so a node of the graph holds them meanwhile
         with self.graph.inserting_before(node):
             holder = self.graph.call_function(_hold, (results,))
-        serves = self._serves(self._between(before, holder), ancestors | {target})
+        serves = self._serves(self._between(before, holder), target, ancestors | {target})
         results = holder.args[0]
         self.graph.erase_node(holder)
         if serves and graphs.replace_results(node, results):
@@ -110,8 +110,11 @@ class _Decomposition:
             self.graph.erase_node(new)
         return None
 
-    def _serves(self, new: list[fx.Node], ancestors: frozenset[OpOverload]) -> bool:
-        """Asks about the new calls, decomposes further, and tells whether that brings TensorRT anything."""
+    def _serves(self, new: list[fx.Node], target: OpOverload, ancestors: frozenset[OpOverload]) -> bool:
+        """Asks about the new calls, decomposes further, and tells whether that brings TensorRT anything.
+
+        The op itself may come back in a call that the registry takes: the values of a top-k, say, without the places.
+        """
         taken, left, computing = 0, 0, 0
         for node in new:
             if node.op != "call_function" or not isinstance(node.target, OpOverload) or _is_size(node):
@@ -119,6 +122,8 @@ class _Decomposition:
             if self.registry.lookup(node):
                 taken += 1
                 computing += _computes(node)
+            elif node.target is target:
+                return False
             elif self._expand(node, ancestors) is not None:
                 taken += 1
                 computing += 1
@@ -181,14 +186,14 @@ class _Decomposition:
             # pre-dispatch, so that composite ops inside are recorded whole and asked about
             with self.mode, enable_python_dispatcher(), torch.no_grad(), unspecialized(self.mode.shape_env):
                 traced = make_fx(call, tracing_mode="real", pre_dispatch=True, _allow_non_fake_inputs=True)(
-                    *(vals[i] for i in moving)
+                    *_apart([vals[i] for i in moving])
                 )
         except Exception:  # a decomposition may refuse its arguments in any way
             return None
         traced.graph.eliminate_dead_code(fx.Node.is_impure)
         if writes(traced) and remove_writes(traced) != {}:  # to its own operands, or through views
             return None
-        if not _faithful(traced, node) or any(item.target is node.target for item in traced.graph.nodes):
+        if not _faithful(traced, node):
             return None
         return _Template(traced, by)
 
@@ -201,6 +206,19 @@ class _Decomposition:
             target.name(), "CompositeImplicitAutograd"
         )
         return (target.decompose, "torch") if own else (None, "")
+
+
+def _apart(operands: list[Any]) -> list[Any]:
+    """The operands, no tensor twice: a trace tells its inputs apart by identity, and others share it."""
+    seen: set[int] = set()
+    found = []
+    for operand in operands:
+        if isinstance(operand, torch.Tensor) and id(operand) in seen:
+            how: Any = {"dtype": operand.dtype, "device": operand.device}
+            operand = torch.empty_strided(operand.size(), operand.stride(), **how)
+        seen.add(id(operand))
+        found.append(operand)
+    return found
 
 
 def _hold(results: Any) -> Any:

@@ -14,10 +14,16 @@ from trtplug_lowering_passes.decompositions import (
     convolutions,
     distances,
     divisions,
+    exponents,
+    integers,
     pointwise,
     pooling,
+    quantiles,
     ranking,
+    recurrent,
+    resizing,
     scatters,
+    special,
     views,
 )
 
@@ -49,6 +55,25 @@ _BEYOND_CORE = (
 """Core ops that Torch can write with simpler ones all the same; asked only where no converter takes them."""
 
 
+_MODULES = (
+    attention,
+    convolutions,
+    distances,
+    divisions,
+    exponents,
+    integers,
+    pointwise,
+    pooling,
+    quantiles,
+    ranking,
+    recurrent,
+    resizing,
+    scatters,
+    special,
+    views,
+)
+
+
 def decompositions() -> Mapping[OpOverload, Callable[..., Any]]:
     """The table. Torch's is read when this is called, a few milliseconds.
 
@@ -60,7 +85,7 @@ def decompositions() -> Mapping[OpOverload, Callable[..., Any]]:
         for op, function in table.items()
         if isinstance(op, OpOverload) and not op._schema.is_mutable and torch.Tag.nondeterministic_seeded not in op.tags
     }
-    for module in (attention, convolutions, distances, divisions, pointwise, pooling, ranking, scatters, views):
+    for module in _MODULES:
         found.update(module.TABLE)  # those refuse themselves what is random
     return found
 

@@ -96,4 +96,34 @@ def _by_group(image: Tensor, groups: int) -> Tensor:
     return image.transpose(0, 1).reshape(groups, image.size(1) // groups, -1)
 
 
-TABLE: Table = {aten.convolution_backward.default: convolution_backward}
+def dilated_deconvolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Transposed, strided and dilated, which TensorRT does not build: the kernel holds the zeros itself."""
+    axes = weight.dim() - 2
+    dilation = _spread(dilation, axes)
+    if not transposed or max(dilation) == 1:
+        raise NotImplementedError("the others have a converter")
+    for axis, step in zip(range(-axes, 0), dilation, strict=True):
+        if step > 1:
+            apart = torch.constant_pad_nd(weight.movedim(axis, -1).unsqueeze(-1), [0, step - 1]).flatten(-2)
+            weight = apart.narrow(-1, 0, apart.size(-1) - step + 1).movedim(-1, axis)
+    one = [1] * axes
+    result: Tensor = aten.convolution.default(
+        input, weight, bias, stride, padding, one, transposed, output_padding, groups
+    )
+    return result
+
+
+TABLE: Table = {
+    aten.convolution.default: dilated_deconvolution,
+    aten.convolution_backward.default: convolution_backward,
+}

@@ -28,6 +28,13 @@ def pdist(self: Tensor, p: float = 2.0) -> Tensor:
     return distance
 
 
+def embedding_renorm(self: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> Tensor:
+    """The rows that are looked up, at most so long."""
+    seen = (indices.reshape(-1, 1) == places(self.size(0), indices)).any(0).unsqueeze(1)
+    length = torch.linalg.vector_norm(self, norm_type, 1, keepdim=True)
+    return torch.where(seen & (length > max_norm), self * (max_norm / (length + 1e-7)), self)
+
+
 def embedding_bag(
     weight: Tensor,
     indices: Tensor,
@@ -130,6 +137,7 @@ def variance(self: Tensor, dim: Sequence[int] | None, unbiased: bool = True, kee
 
 
 TABLE: Table = {
+    aten.embedding_renorm.default: embedding_renorm,
     aten.bilinear.default: bilinear,
     aten.var.dim: variance,
     aten._cdist_forward.default: cdist,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -74,6 +75,14 @@ def hypot(self: Tensor, other: Tensor) -> Tensor:
     return torch.where(one.isinf() | two.isinf(), math.inf, length).to(result_of(self, other))
 
 
+def angle(self: Tensor) -> Tensor:
+    """0, or pi below 0; nan stays."""
+    if self.is_complex():
+        raise NotImplementedError("complex numbers are not TensorRT types")
+    x = self if self.is_floating_point() else self.to(torch.float32)
+    return torch.where(x.isnan(), x, torch.where(x < 0, math.pi, 0.0).to(x.dtype))
+
+
 # --- the complementary error function ---------------------------------------------------------------------------------
 
 TAIL, DEPTH = 2.0, 16
@@ -143,16 +152,12 @@ def _as_tensor(number: float, like: Tensor) -> Tensor:
     return torch.scalar_tensor(number, dtype=like.dtype, device=like.device)
 
 
-def bitwise_and_number(self: Tensor, other: int) -> Tensor:
-    return bitwise_and(self, _as_tensor(other, self))
+def _and_number(combine: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, int], Tensor]:
+    def bits(self: Tensor, other: int) -> Tensor:
+        self = self.to(torch.result_type(self, other))
+        return combine(self, _as_tensor(other, self))
 
-
-def bitwise_or_number(self: Tensor, other: int) -> Tensor:
-    return bitwise_or(self, _as_tensor(other, self))
-
-
-def bitwise_xor_number(self: Tensor, other: int) -> Tensor:
-    return bitwise_xor(self, _as_tensor(other, self))
+    return bits
 
 
 def _shifted(self: Tensor, by: Tensor, left: bool) -> Tensor:
@@ -210,6 +215,13 @@ def round_to(self: Tensor, *, decimals: int) -> Tensor:
     return ((x * power).round() / power if decimals >= 0 else (x / power).round() * power).to(self.dtype)
 
 
+def clip(self: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    dtype = self.dtype
+    for bound in (min, max):
+        dtype = dtype if bound is None else torch.promote_types(dtype, torch.result_type(self, bound))
+    return torch.clamp(self.to(dtype), min, max)
+
+
 def rrelu(
     self: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, generator: object = None
 ) -> Tensor:
@@ -225,14 +237,15 @@ TABLE: Table = {
     aten.fmax.default: fmax,
     aten.fmin.default: fmin,
     aten.atan2.default: atan2,
+    aten.angle.default: angle,
     aten.hypot.default: hypot,
     aten.erfc.default: erfc,
     aten.bitwise_and.Tensor: bitwise_and,
     aten.bitwise_or.Tensor: bitwise_or,
     aten.bitwise_xor.Tensor: bitwise_xor,
-    aten.bitwise_and.Scalar: bitwise_and_number,
-    aten.bitwise_or.Scalar: bitwise_or_number,
-    aten.bitwise_xor.Scalar: bitwise_xor_number,
+    aten.bitwise_and.Scalar: _and_number(bitwise_and),
+    aten.bitwise_or.Scalar: _and_number(bitwise_or),
+    aten.bitwise_xor.Scalar: _and_number(bitwise_xor),
     aten.bitwise_left_shift.Tensor: left_shift,
     aten.bitwise_right_shift.Tensor: right_shift,
     aten.bitwise_left_shift.Tensor_Scalar: left_shift_number,
@@ -244,4 +257,5 @@ TABLE: Table = {
     aten.isclose.default: isclose,
     aten.round.decimals: round_to,
     aten.rrelu.default: rrelu,
+    aten.clip.default: clip,
 }

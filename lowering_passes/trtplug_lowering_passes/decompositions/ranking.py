@@ -13,6 +13,9 @@ from trtplug_lowering_passes.decompositions.shared import Table, greatest, least
 
 aten = torch.ops.aten
 
+MOST_COMPARED = 2**24
+"""Comparisons along one axis: more of them take memory that no order is worth."""
+
 
 def _comes_before(one: Tensor, other: Tensor, descending: bool) -> Tensor:
     """Whether one comes strictly before the other; nan is larger than everything."""
@@ -25,6 +28,8 @@ def _comes_before(one: Tensor, other: Tensor, descending: bool) -> Tensor:
 
 def _places_in_order(x: Tensor, descending: bool) -> Tensor:
     """Places of the last axis in a stable order, int64."""
+    if isinstance(x.size(-1), int) and x.size(-1) ** 2 > MOST_COMPARED:
+        raise NotImplementedError("too many comparisons")
     if x.dtype == torch.bool:
         x = x.to(torch.int32)
     each, others = x.unsqueeze(-1), x.unsqueeze(-2)
@@ -47,15 +52,28 @@ def sort_stable(self: Tensor, *, stable: bool | None, dim: int = -1, descending:
     return sort(self, dim, descending)
 
 
-MOST_RANKED = 1024
-
-
 def topk(self: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Tensor, Tensor]:
-    """Where the places are used: of equals the first ones, where eager leaves open which."""
-    if not sorted or self.dim() == 0 or not isinstance(self.size(dim), int) or self.size(dim) > MOST_RANKED:
-        raise NotImplementedError("an order of its own, or too many comparisons")
-    values, order = sort(self, dim, largest)
-    return values.narrow(dim, 0, k), order.narrow(dim, 0, k)
+    """Where the places are used: of equals the first ones, where eager leaves open which.
+
+    The values come from TensorRT's layer; the n-th of equal ones is at the n-th place that holds it: k times as many
+    comparisons as there are elements.
+    """
+    if not sorted or self.dim() == 0 or not isinstance(k, int):
+        raise NotImplementedError("an order of its own")
+    if isinstance(self.size(dim), int) and self.size(dim) * k > MOST_COMPARED:
+        raise NotImplementedError("too many comparisons")
+    x = self.to(torch.int32) if self.dtype == torch.bool else self
+    values = torch.topk(x, k, dim, largest)[0].movedim(dim, -1)
+    holds = _same(values.unsqueeze(-1), x.movedim(dim, -1).unsqueeze(-2))
+    before = torch.tril(_same(values.unsqueeze(-1), values.unsqueeze(-2)), -1).sum(-1, keepdim=True)
+    hit = holds & (holds.cumsum(-1) == before + 1)
+    place = hit.to(torch.int32).argmax(-1).movedim(-1, dim)
+    return torch.gather(self, dim, place), place
+
+
+def _same(one: Tensor, other: Tensor) -> Tensor:
+    same = one == other
+    return same | (one.isnan() & other.isnan()) if one.is_floating_point() else same
 
 
 def _at(self: Tensor, dim: int, keepdim: bool, place: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,11 @@ _NAMES = {"add": "sum", "multiply": "prod"}
 
 
 def _reduced(self: Tensor, hit: Tensor, values: Tensor, reduce: str, include_self: bool) -> Tensor:
-    """Each element of self [...] with the values [..., n] where `hit` [..., n] says so."""
+    """Each element of self [...] with the values [..., n] where `hit` [..., n] says so; a sum of bools is an or."""
+    if self.dtype == torch.bool:
+        reduce = {"sum": "amax", "prod": "amin"}.get(reduce, reduce)
+        whole = _reduced(self.to(torch.int32), hit, values.to(torch.int32), reduce, include_self)
+        return whole.to(torch.bool)
     neutral = {"prod": 1, "amax": least(self.dtype), "amin": greatest(self.dtype)}.get(reduce, 0)
     chosen = torch.where(hit, values, torch.scalar_tensor(neutral, dtype=self.dtype, device=self.device))
     if reduce in ("sum", "mean"):
@@ -195,6 +199,14 @@ def as_strided_scatter(
     """Writes at the places that `as_strided` would read."""
     place = strided_places(self, size, stride, storage_offset)
     return torch.index_put(self.reshape(-1), (place.reshape(-1),), src.reshape(-1)).reshape(self.shape)
+
+
+def in_memory(self: Tensor) -> Tensor:
+    """The elements as they lie in memory, one after another; only of a tensor that fills its storage."""
+    dense = self.permute(sorted(range(self.dim()), key=self.stride, reverse=True))
+    if not dense.is_contiguous() or self.storage_offset() != 0:
+        raise NotImplementedError("how the tensor lies in memory is not how it reads")
+    return dense.reshape(-1)
 
 
 def strided_places(self: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -44,3 +44,8 @@ def least(dtype: torch.dtype) -> float:
 
 def greatest(dtype: torch.dtype) -> float:
     return math.inf if dtype.is_floating_point else torch.iinfo(dtype).max
+
+
+def constant(values: Sequence[Any], like: Tensor, dtype: torch.dtype) -> Tensor:
+    """A constant, where the tensor is. (What ``torch.tensor`` makes is detached in place, and a trace records that.)"""
+    return torch.asarray(values, dtype=dtype, device=like.device)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trtplug_lowering_passes.decompositions.scatters import strided_places
+from trtplug_lowering_passes.decompositions.scatters import in_memory, strided_places
 from trtplug_lowering_passes.decompositions.shared import Table, places
 
 aten = torch.ops.aten
@@ -39,8 +39,9 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
 
 
 def as_strided(self: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
-    place = strided_places(self, size, stride, storage_offset)
-    return torch.index_select(self.reshape(-1), 0, place.reshape(-1)).reshape(place.shape)
+    memory = in_memory(self)
+    place = strided_places(memory, size, stride, storage_offset)
+    return torch.index_select(memory, 0, place.reshape(-1)).reshape(place.shape)
 
 
 def slice_scatter(
@@ -106,6 +107,10 @@ def native_dropout(input: Tensor, p: float, train: bool | None) -> tuple[Tensor,
     return input.clone(), torch.ones_like(input, dtype=torch.bool)
 
 
+def converted(a: Tensor, dtype: torch.dtype) -> Tensor:
+    return a.to(dtype)
+
+
 _COPIES = (
     *("view", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "transpose", "t", "alias", "detach"),
     *("split", "split_with_sizes", "unbind", "diagonal", "unfold", "as_strided"),
@@ -136,6 +141,7 @@ TABLE: Table = {
     aten.empty.memory_format: empty,
     aten.empty_strided.default: empty_strided,
     aten.native_dropout.default: native_dropout,
+    torch.ops.prims.convert_element_type.default: converted,
     aten._is_all_true.default: aten.all.default,
     aten._is_any_true.default: aten.any.default,
 }

@@ -81,6 +81,8 @@ class Case:
     inputs: dict[str, Any]
     counts: dict[Any, int]
     """How often each op stands in the lowered graph."""
+    rotary: int = 0
+    """How many queries and keys are turned."""
 
 
 ATTENTION, RMS, GELU = aten.scaled_dot_product_attention.default, aten.rms_norm.default, aten.gelu.default
@@ -91,7 +93,12 @@ CASES = {
         {"input_ids": IDS, "attention_mask": MASK},
         {ATTENTION: 2, GELU: 2, aten.addmm.default: 0, aten.tanh.default: 0},
     ),
-    "llama": Case(llama, {"input_ids": IDS, "attention_mask": MASK}, {ATTENTION: 2, RMS: 5, aten.rsqrt.default: 0}),
+    "llama": Case(
+        llama,
+        {"input_ids": IDS, "attention_mask": MASK},
+        {ATTENTION: 2, RMS: 5, aten.rsqrt.default: 0, aten.neg.default: 0},
+        4,
+    ),
     "t5": Case(t5, {"input_ids": IDS, "decoder_input_ids": IDS[:, :6]}, {ATTENTION: 3, RMS: 7, aten.rsqrt.default: 0}),
     "vit": Case(vit, {"pixel_values": torch.randn(2, 3, 16, 16)}, {ATTENTION: 2, GELU: 2}),
     "resnet": Case(resnet, {"pixel_values": torch.randn(2, 3, 16, 16)}, {aten.batch_norm.default: 0}),
@@ -110,6 +117,10 @@ def converted(lowered: Any, registry: Any) -> tuple[int, int]:
     return len(parts.blocks), layers
 
 
+def applied(lowered: Any, name: str) -> int:
+    return sum(item.applied.get(name, 0) for item in lowered.passes)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_model(name):
     case = CASES[name]
@@ -122,6 +133,7 @@ def test_model(name):
     before = trtplug.lowering.lower(program, few, strict=True)
     found = [node.target for node in ours.graph_module.graph.nodes]
     assert {op: found.count(op) for op in case.counts} == case.counts
+    assert applied(ours, "rotary") == case.rotary
     assert len(found) < len(before.graph_module.graph.nodes)
     (engines, layers), (engines_before, layers_before) = converted(ours, every), converted(before, few)
     assert engines <= engines_before == 1
@@ -145,3 +157,20 @@ def test_model_that_was_decomposed(name):
     found = [node.target for node in lowered.graph_module.graph.nodes]
     counts = {op: count for op, count in case.counts.items() if op in (ATTENTION, RMS, GELU)}
     assert {op: found.count(op) for op in counts} == counts
+    assert applied(lowered, "rotary") == case.rotary
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_model_of_any_length(name):
+    """Positions, masks and rotary angles are computed in each call then: found all the same, and in int32."""
+    case = CASES[name]
+    torch.manual_seed(0)
+    model = case.make().eval()
+    length = torch.export.Dim("length", min=2, max=16)
+    exported = torch.export.export(model, (), case.inputs, dynamic_shapes={key: {1: length} for key in case.inputs})
+    lowered = trtplug.lowering.lower(as_program(exported), trtplug.registry(), Settings(verify=True), strict=True)
+    found = [node.target for node in lowered.graph_module.graph.nodes]
+    assert (found.count(ATTENTION), applied(lowered, "rotary")) == (2, case.rotary)
+    assert applied(lowered, "narrow-integers") >= 4
+    values = [node.meta["val"] for node in lowered.graph_module.graph.nodes if node.op == "call_function"]
+    assert not any(isinstance(value, torch.Tensor) and value.dtype == torch.int64 for value in values)

@@ -117,6 +117,7 @@ FINITE = Tensor(FLOATS, values=(-1e30, 1e30))
 INT8 = Only(torch.int8, because="TensorRT quantizes to int8, and an engine takes unsigned bytes in but makes none")
 QUANTIZED = (torch.int8, torch.uint8, torch.float8_e4m3fn)
 STORED = Tensor(QUANTIZED, because="TensorRT dequantizes int8 and float8_e4m3fn, and has no integers of 16 bits")
+GRID = {"quant_min": Static(), "quant_max": Static()}
 RESULT = Optional(Only(*FLOATS, because="TensorRT has no float64"))
 VECTOR = Tensor((torch.float32,), rank=(1, 1), values=(2.0**-10, 8.0))
 ZEROS = Tensor(ALL, rank=(1, 1), values=(-128, 127))
@@ -174,8 +175,7 @@ def per_channel() -> Relation:
         input=FINITE,
         scale=Static(),
         zero_point=Static(),
-        quant_min=Static(),
-        quant_max=Static(),
+        **GRID,
         dtype=INT8,
     ),
     needs=NEEDS,
@@ -198,8 +198,7 @@ def quantize_per_tensor(
         input=STORED,
         scale=Static(),
         zero_point=Static(),
-        quant_min=Static(),
-        quant_max=Static(),
+        **GRID,
         dtype=Only(*QUANTIZED),
         out_dtype=RESULT,
     ),
@@ -234,8 +233,7 @@ def dequantize_per_tensor(
         scales=VECTOR,
         zero_points=ZEROS,
         axis=Axis("input"),
-        quant_min=Static(),
-        quant_max=Static(),
+        **GRID,
         dtype=INT8,
     ),
     needs=NEEDS,
@@ -267,8 +265,7 @@ def quantize_per_channel(
         scales=VECTOR,
         zero_points=Optional(EXACT_ZEROS),
         axis=Axis("input"),
-        quant_min=Static(),
-        quant_max=Static(),
+        **GRID,
         dtype=Only(*QUANTIZED[:2]),
         out_dtype=RESULT,
     ),

@@ -84,20 +84,6 @@ def with_arguments(node: fx.Node, change: Callable[[str, Any], Any]) -> None:
     node.kwargs = {name: change(name, value) for name, value in node.kwargs.items()}
 
 
-def shares_memory(target: Any) -> bool:
-    """Whether an op may return its argument or a view of it: by its schema, or because it only does so at times."""
-    if not isinstance(target, OpOverload):
-        return True
-    schema = target._schema
-    return any(item.alias_info is not None for item in schema.returns) or schema.name in _SOMETIMES
-
-
-_SOMETIMES = frozenset(
-    f"aten::{name}"
-    for name in ("reshape", "contiguous", "to", "flatten", "dropout", "expand_as", "view_as", "type_as", "reshape_as")
-)
-
-
 def replace(node: fx.Node, new: fx.Node) -> None:
     """Lets the users of `node` use `new`, and removes `node`."""
     node.replace_all_uses_with(new)
@@ -195,6 +181,14 @@ def new_constant(
     return node
 
 
+def constant_made_of(
+    graph_module: fx.GraphModule, place: fx.Node, source: fx.Node, suffix: str, value: torch.Tensor, *others: Any
+) -> fx.Node:
+    """A `new_constant` that was computed from that of `source` (and of `others`), and is named after it."""
+    stem = str(source.target).replace(".", "_").removeprefix("folded_")
+    return new_constant(graph_module, place, f"folded_{stem}{suffix}", value, folded_from(source, *others))
+
+
 def free_name(module: torch.nn.Module, name: str) -> str:
     candidate, count = name, 0
     while hasattr(module, candidate):
@@ -213,16 +207,3 @@ def drop_unread(graph_module: fx.GraphModule, nodes: Iterable[Any]) -> None:
     for path in {str(node.target) for node in gone} - read:
         owner, _, last = path.rpartition(".")
         delattr(attribute(graph_module, owner) if owner else graph_module, last)
-
-
-def reaches_output(node: fx.Node) -> bool:
-    """Whether the node's memory, itself or through views, is what the graph returns."""
-    waiting, seen = [node], {node}
-    while waiting:
-        for user in waiting.pop().users:
-            if user.op == "output":
-                return True
-            if user not in seen and user.op == "call_function" and shares_memory(user.target):
-                seen.add(user)
-                waiting.append(user)
-    return False

@@ -14,6 +14,7 @@ from trtplug_lowering_passes._nodes import (
     call_before,
     call_like,
     calls,
+    constant_made_of,
     constant_of,
     folded_from,
     new_constant,
@@ -124,8 +125,7 @@ def _grouped(
     rows = value.reshape(-1, blocks[-1])
     if scale.numel() != rows.shape[0] or zeros.numel() != rows.shape[0]:
         return False
-    name = f"{source.target}_groups".replace(".", "_")
-    groups = new_constant(graph_module, node, name, rows, folded_from(source))
+    groups = constant_made_of(graph_module, node, source, "_groups", rows)
     target = _decomposed().dequantize_per_channel.default
     parameters = (*_vectors(graph_module, node, scale, zeros), 0, *_limits(node, torch.int8))
     floats = call_before(node, target, groups, *parameters, out_dtype=result.dtype)

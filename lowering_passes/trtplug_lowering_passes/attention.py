@@ -20,13 +20,12 @@ from trtplug_lowering_passes._nodes import (
     is_cast,
     number,
     only_user,
-    reaches_output,
     replace,
     sizes_key,
     tensor_of,
 )
 from trtplug_lowering_passes.views import order_of
-from trtplug_registry import applied, decline, lowering_pass
+from trtplug_registry import applied, decline, lowering_pass, reaches_output
 
 aten = torch.ops.aten
 

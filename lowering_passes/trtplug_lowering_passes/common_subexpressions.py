@@ -10,8 +10,8 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from trtplug_lowering_passes._nodes import reaches_output, size_key
-from trtplug_registry import lowering_pass
+from trtplug_lowering_passes._nodes import size_key
+from trtplug_registry import lowering_pass, reaches_output
 
 _SIZE_MATH = frozenset({operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg})
 

@@ -12,13 +12,12 @@ from trtplug_lowering_passes._nodes import (
     argument,
     call_like,
     calls,
-    reaches_output,
     replace,
     size_key,
     sizes_key,
     tensor_of,
 )
-from trtplug_registry import lowering_pass
+from trtplug_registry import lowering_pass, reaches_output
 
 aten = torch.ops.aten
 

@@ -13,6 +13,7 @@ from trtplug_lowering_passes._nodes import (
     argument,
     call_before,
     calls,
+    constant_made_of,
     constant_of,
     drop_unread,
     erase_unused,
@@ -116,10 +117,7 @@ def _steps(graph_module: fx.GraphModule, place: fx.Node, quantize: Any, source: 
     if known is None or isinstance(known, FakeTensor):
         return call_before(place, quantize, source, *rest)
     values = [constant_of(graph_module, item) if isinstance(item, fx.Node) else item for item in rest]
-    name = str(source.target).replace(".", "_").removeprefix("folded_")
-    return new_constant(
-        graph_module, place, f"folded_{name}_int8", quantize(known, *values), folded_from(source, *rest)
-    )
+    return constant_made_of(graph_module, place, source, "_int8", quantize(known, *values), *rest)
 
 
 def _parameters(graph_module: fx.GraphModule, node: fx.Node, offset: int) -> tuple[Any, ...] | str:

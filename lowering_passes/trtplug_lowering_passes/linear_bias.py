@@ -11,19 +11,17 @@ from trtplug_lowering_passes._nodes import (
     argument,
     call_like,
     calls,
+    constant_made_of,
     constant_of,
     erase_unused,
-    folded_from,
-    new_constant,
     only_user,
-    reaches_output,
     replace,
     sizes_key,
     tensor_of,
 )
 from trtplug_lowering_passes._weights import CONVOLUTIONS, set_arguments
 from trtplug_lowering_passes.views import RESHAPES
-from trtplug_registry import lowering_pass
+from trtplug_registry import lowering_pass, reaches_output
 
 aten = torch.ops.aten
 
@@ -71,8 +69,7 @@ def _unflatten(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     if bias is not None and (offset is None or tuple(offset.shape) != (matrix.shape[1],)):
         return False
     assert isinstance(weight, fx.Node)
-    name = str(weight.target).replace(".", "_").removeprefix("folded_")
-    turned = new_constant(graph_module, node, f"folded_{name}_t", matrix.t(), folded_from(weight))
+    turned = constant_made_of(graph_module, node, weight, "_t", matrix.t())
     replace(end, call_like(end, aten.linear.default, flat.args[0], turned, bias))
     erase_unused(node)
     return True
@@ -115,11 +112,7 @@ def _vector(graph_module: fx.GraphModule, source: fx.Node, bias: fx.Node, place:
     shape = (1,) * (value.dim() - behind - 1) + (channels,) + (1,) * behind
     if value.dim() <= behind or tuple(value.shape) != shape or result.dim() < weight.dim():
         return None
-    if value.dim() == 1:
-        vector = bias
-    else:
-        name = str(bias.target).replace(".", "_").removeprefix("folded_")
-        vector = new_constant(graph_module, source, f"folded_{name}", value.reshape(-1), folded_from(bias))
+    vector = bias if value.dim() == 1 else constant_made_of(graph_module, source, bias, "", value.reshape(-1))
     if not vector < source:  # the addend may stand behind the map
         source.prepend(vector)
     return vector

@@ -14,17 +14,15 @@ from trtplug_lowering_passes._bounds import BoundsBook
 from trtplug_lowering_passes._nodes import (
     argument,
     calls,
+    constant_made_of,
     constant_of,
     drop_unread,
-    folded_from,
     is_cast,
-    new_constant,
     positions,
-    reaches_output,
     replace,
     tensor_of,
 )
-from trtplug_registry import applied, lowering_pass
+from trtplug_registry import applied, lowering_pass, reaches_output
 
 aten = torch.ops.aten
 
@@ -132,11 +130,8 @@ class _Narrowing:
         applied(self.graph_module, "narrow-integers")
         value = constant_of(self.graph_module, node)
         if value is not None:
-            name = str(node.target).replace(".", "_").removeprefix("folded_")
-            sources = folded_from(node)
-            node.replace_all_uses_with(
-                new_constant(self.graph_module, node.next, f"folded_{name}_int32", value.to(torch.int32), sources)
-            )
+            narrow = constant_made_of(self.graph_module, node.next, node, "_int32", value.to(torch.int32))
+            node.replace_all_uses_with(narrow)
             return
         if "dtype" in positions(_op(node)):
             _set_dtype(node, torch.int32)

@@ -14,13 +14,12 @@ from trtplug_lowering_passes._nodes import (
     calls,
     erase_unused,
     only_user,
-    reaches_output,
     replace,
     sizes_key,
     tensor_of,
 )
 from trtplug_lowering_passes.views import RESHAPES
-from trtplug_registry import lowering_pass
+from trtplug_registry import lowering_pass, reaches_output
 
 aten = torch.ops.aten
 

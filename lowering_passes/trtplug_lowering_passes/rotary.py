@@ -12,17 +12,16 @@ from trtplug_lowering_passes._nodes import (
     argument,
     call_like,
     calls,
+    constant_made_of,
     constant_of,
     erase_unused,
-    folded_from,
     new_constant,
     number,
     only_user,
-    reaches_output,
     replace,
     tensor_of,
 )
-from trtplug_registry import applied, lowering_pass
+from trtplug_registry import applied, lowering_pass, reaches_output
 
 aten = torch.ops.aten
 
@@ -104,8 +103,7 @@ def _negated(graph_module: fx.GraphModule, sines: fx.Node) -> fx.Node:
     signs[:half] = -1
     place, known = sines.next, constant_of(graph_module, sines)
     if known is not None:
-        name = str(sines.target).replace(".", "_").removeprefix("folded_")
-        return new_constant(graph_module, place, f"folded_{name}_turned", known * signs, folded_from(sines))
+        return constant_made_of(graph_module, place, sines, "_turned", known * signs)
     constant = new_constant(graph_module, place, "folded_signs", signs, frozenset())
     with sines.graph.inserting_before(place):
         negated = sines.graph.call_function(aten.mul.Tensor, (sines, constant))

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from trtplug_lowering_passes._nodes import argument, call_like, calls, constant_of, reaches_output, replace, tensor_of
-from trtplug_registry import lowering_pass
+from trtplug_lowering_passes._nodes import argument, call_like, calls, constant_of, replace, tensor_of
+from trtplug_registry import lowering_pass, reaches_output
 
 aten = torch.ops.aten
 

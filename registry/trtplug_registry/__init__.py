@@ -5,6 +5,7 @@ Declare converters with `converter` and `converter_table`, their arguments with 
 this imports no TensorRT.
 """
 
+from trtplug_registry.aliasing import may_be_view, reaches_output
 from trtplug_registry.bodies import Body, BodyFacts
 from trtplug_registry.context import ConverterContext, NetworkBody, NetworkSize, NetworkTensor, Operand
 from trtplug_registry.converter import Converter, Tolerance, converter, converter_table, qualified_name, resolve
@@ -155,10 +156,12 @@ __all__ = [
     "is_collective",
     "lowering_pass",
     "map_tensors",
+    "may_be_view",
     "nature",
     "order_passes",
     "overloads_named",
     "qualified_name",
+    "reaches_output",
     "refuse",
     "resolve",
     "rewrite_rule",

@@ -25,6 +25,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from trtplug_registry.aliasing import is_view, may_be_view, reaches_output
 from trtplug_registry.errors import DeclarationError
 from trtplug_registry.guards import SpecializedError, unspecialized
 from trtplug_registry.matching import Binding, Pattern, find_match, parse_pattern
@@ -364,34 +365,3 @@ def _root(node: fx.Node, shares: Callable[[Any], bool]) -> fx.Node:
     while node.op == "call_function" and shares(node.target) and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node
-
-
-def reaches_output(node: fx.Node) -> bool:
-    """Whether the node's memory, itself or through views, is what the graph returns."""
-    waiting, seen = [node], {node}
-    while waiting:
-        for user in waiting.pop().users:
-            if user.op == "output":
-                return True
-            if user not in seen and user.op == "call_function" and may_be_view(user.target):
-                seen.add(user)
-                waiting.append(user)
-    return False
-
-
-def is_view(target: Any) -> bool:
-    """Whether an op's result always shares memory with its first argument."""
-    if not isinstance(target, OpOverload):
-        return target is operator.getitem
-    return any(item.alias_info is not None for item in target._schema.returns) and not _is_composite(target)
-
-
-def may_be_view(target: Any) -> bool:
-    """Whether an op's result may share memory with its first argument. Of composite ops no schema tells."""
-    if not isinstance(target, OpOverload):
-        return target is operator.getitem
-    return any(item.alias_info is not None for item in target._schema.returns) or _is_composite(target)
-
-
-def _is_composite(target: OpOverload) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "CompositeImplicitAutograd")

@@ -13,6 +13,8 @@ from trtplug.insight.suggestions import Suggestion
 from trtplug.page import share
 from trtplug_registry import Reason, Ruling
 
+FORMAT, VERSION = "trtplug-report", 1
+
 
 @dataclasses.dataclass(frozen=True)
 class NodeRecord:
@@ -147,6 +149,8 @@ class CompilationReport:
     def to_dict(self) -> dict[str, Any]:
         """Everything, as what JSON can say; ``docs/report.schema.json`` describes it."""
         return {
+            "format": FORMAT,
+            "version": VERSION,
             "nodes": [_as_json(node) for node in self.nodes],
             "engines": [dataclasses.asdict(engine) for engine in self.engines],
             "stages": dict(self.stages),

@@ -10,10 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from trtplug.insight.picture import INPUTS, OUTPUTS, Crossing
 from trtplug.report import CompilationReport
 
 MOST_ROWS = 40
 MOST_SUGGESTIONS = 8
+MOST_CROSSINGS = 12
+MOST_TENSORS = 4
 
 
 def render(report: CompilationReport, console: Console, nodes: bool = False, passes: bool = False) -> None:
@@ -30,6 +33,9 @@ def render(report: CompilationReport, console: Console, nodes: bool = False, pas
         console.print(_torch(report))
     elif report.nodes:
         console.print("Nothing is left to Torch.")
+    inner = [crossing for crossing in report.crossings if crossing.source != INPUTS and crossing.target != OUTPUTS]
+    if inner:
+        console.print(_crossings(inner))
     if report.suggestions:
         console.print(_suggestions(report))
     if nodes:
@@ -82,6 +88,25 @@ def _torch(report: CompilationReport) -> Table:
     rest = len(report.torch_ops) - MOST_ROWS
     if rest > 0:
         table.add_row(f"… {rest} more", "", "")
+    return table
+
+
+def _crossings(crossings: list[Crossing]) -> Table:
+    """What goes between engines and Torch, the most bytes first."""
+    count, total = sum(len(item.tensors) for item in crossings), sum(item.bytes for item in crossings)
+    table = Table(
+        title=f"Between blocks: {count:,} tensors, {total:,} bytes a call", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    for name in ("from", "to"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("bytes", justify="right")
+    table.add_column("tensors", overflow="fold")
+    for item in sorted(crossings, key=lambda item: -item.bytes)[:MOST_CROSSINGS]:
+        rest = len(item.tensors) - MOST_TENSORS
+        names = ", ".join(item.tensors[:MOST_TENSORS]) + (f" and {rest} more" if rest > 0 else "")
+        table.add_row(item.source, item.target, f"{item.bytes:,}", escape(names))
+    if len(crossings) > MOST_CROSSINGS:
+        table.add_row(f"… {len(crossings) - MOST_CROSSINGS} more", "", "", "")
     return table
 
 

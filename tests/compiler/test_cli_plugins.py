@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -13,6 +15,7 @@ from trtplug.cli.doctor import _executor_problems, examine
 from trtplug.cli.listing import advice
 from trtplug_registry import Plugin
 
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/report.schema.json").read_text())
 PLUGIN = """
 import torch
 from trtplug_registry import FLOATS, DisablePass, Domain, Tensor, converter, lowering_pass
@@ -64,7 +67,9 @@ def run(*arguments: str, status: int = 0) -> str:
 
 
 def rows() -> dict[str, dict]:
-    return {row["name"]: row for row in json.loads(run("plugins", "--json"))}
+    document = json.loads(run("plugins", "--json"))
+    jsonschema.validate(document, SCHEMA)
+    return {row["name"]: row for row in document["plugins"]}
 
 
 def test_plugins_say_what_they_bring_and_whom_they_override(install, monkeypatch):
@@ -92,6 +97,7 @@ def test_plugins_say_what_they_bring_and_whom_they_override(install, monkeypatch
 
 def test_nothing_is_wrong_where_nothing_is(install):
     report = json.loads(run("doctor", "--json"))
+    jsonschema.validate(report, SCHEMA)
     assert report["problems"] == []
     (chosen,) = (row for row in report["tensorrt"] if row["chosen"])
     assert (chosen["name"], chosen["installed"]) == ("tensorrt-rtx", True)

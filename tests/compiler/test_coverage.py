@@ -318,7 +318,21 @@ def suggestions(data: dict) -> list[dict]:
 
 
 def test_explains_json_is_the_model_of_the_schema(model):
-    jsonschema.validate(json.loads(model.model.to_json()), SCHEMA)
+    data = json.loads(model.model.to_json())
+    jsonschema.validate(data, SCHEMA)
+    assert (data["format"], data["version"]) == ("trtplug-report", 1)
+
+
+def test_the_terminal_shows_what_crosses_between_blocks(model):
+    text = str(model.model)
+    inner = [c for c in model.model.crossings if c.source != "inputs" and c.target != "outputs"]
+    assert inner
+    rows = [line.split() for line in text.splitlines()]
+    for crossing in inner:
+        words = [*crossing.source.split(), *crossing.target.split(), f"{crossing.bytes:,}"]
+        assert any(row[: len(words)] == words and crossing.tensors[0] in " ".join(row) for row in rows), crossing
+    total = sum(crossing.bytes for crossing in inner)
+    assert f"{sum(len(c.tensors) for c in inner)} tensors, {total:,} bytes a call" in text
 
 
 def test_a_page_cannot_be_broken_by_what_it_shows(model):
@@ -332,6 +346,7 @@ def test_a_saved_report_is_read_again(core, tmp_path):
     path.write_text(core.to_json())
     again = read_ops(path)
     assert [(op.op, op.status, op.reasons) for op in again.ops] == [(o.op, o.status, o.reasons) for o in core.ops]
+    assert again.ops == core.ops
     assert not compare(core, again).changes
 
 
@@ -372,7 +387,32 @@ def test_a_diff_as_json(tmp_path, core):
     saved = tmp_path / "core.json"
     saved.write_text(core.to_json())
     data = json.loads(invoke("diff", str(saved), "core_aten?torch_ops=aten::relu", "--json").stdout)
+    jsonschema.validate(data, SCHEMA)
     assert [change["op"] for change in data["changes"] if change["new_fallback"]] == ["aten::relu"]
+
+
+def test_a_diff_sees_a_narrowed_domain_under_the_same_name(tmp_path):
+    def report(dtypes, **more):
+        def relu(ctx, self):
+            return ctx.activation("RELU", self)
+
+        domain = Domain(self=Tensor(dtypes))
+        registry = registry_of([converter(torch.ops.aten.relu.default, domain, **more)(relu)])
+        return trtplug.coverage("aten::relu", registry=registry)
+
+    wide, narrow, static = report(FLOATS), report((torch.float32,)), report(FLOATS, dynamic_shapes=False)
+    path = tmp_path / "wide.json"
+    path.write_text(wide.to_json())
+    (change,) = compare(read_ops(path), narrow).changes
+    (words,) = change.domains
+    assert words.startswith(f"{narrow.ops[0].by}, self: ")
+    assert "float16" in words.partition("→")[0]
+    assert "float16" not in words.partition("→")[2]
+    assert not change.new_fallback
+    (change,) = compare(wide, static).changes
+    assert "static sizes only" in change.domains[0]
+    assert not compare(wide, report(FLOATS)).changes
+    jsonschema.validate(json.loads(compare(wide, narrow).to_json()), SCHEMA)
 
 
 class Halves(nn.Module):

@@ -87,7 +87,7 @@ def plugins(json: AsJson = False) -> None:
     from trtplug.cli.listing import assembled, plugin_rows, print_plugins
 
     rows = plugin_rows(*assembled())
-    _print_json(rows) if json else print_plugins(rows)
+    _print_json("plugins", {"plugins": rows}) if json else print_plugins(rows)
 
 
 @app.command("doctor")
@@ -96,7 +96,7 @@ def doctor_command(json: AsJson = False) -> None:
     from trtplug.cli.doctor import examine, print_doctor
 
     report = examine()
-    _print_json(report) if json else print_doctor(report)
+    _print_json("doctor", report) if json else print_doctor(report)
     if any(item["severity"] == "error" for item in report["problems"]):
         raise typer.Exit(1)
 
@@ -118,7 +118,9 @@ def certify_command(
 
     cases = plugin_cases(plugin, profile=profile)
     verdicts = judged(cases, profile, executor, show=not json and sys.stderr.isatty())
-    _print_json(summary(plugin, profile, executor, verdicts)) if json else print_verdicts(plugin, verdicts)
+    _print_json("certificate", summary(plugin, profile, executor, verdicts)) if json else print_verdicts(
+        plugin, verdicts
+    )
     bad = {Status.VIOLATED, *([Status.UNPROVEN] if strict else [])}
     if any(verdict.status in bad for verdict in verdicts):
         raise typer.Exit(1)
@@ -136,10 +138,11 @@ def new_plugin_command(
     typer.echo(f"wrote {folder}\nnext: cd {folder} && pip install -e '.[test]' && pytest")
 
 
-def _print_json(value: Any) -> None:
+def _print_json(kind: str, document: dict[str, Any]) -> None:
+    """Prints a document that ``docs/report.schema.json`` describes."""
     import json
 
-    typer.echo(json.dumps(value, indent=2))
+    typer.echo(json.dumps({"format": f"trtplug-{kind}", "version": 1, **document}, indent=2))
 
 
 app.command("coverage")(coverage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -11,8 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trtplug.covering.ops import OpCoverage
+from trtplug.covering.ops import OpCoverage, OpStatus
 from trtplug.covering.report import CoverageReport
+
+FORMAT, VERSION = "trtplug-coverage-diff", 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,20 @@ class OpChange:
         return self.before is None or self.before.covered or self.after.left > self.before.left
 
     @property
+    def domains(self) -> tuple[str, ...]:
+        """How what its converters take has changed, in words; of an op that has converters on both sides."""
+        one, two = _taken(self.before), _taken(self.after)
+        found = [f"{name}: gone" for name in one.keys() - two.keys() if two]
+        found += [f"{name}: new" for name in two.keys() - one.keys() if one]
+        for converter in one.keys() & two.keys():
+            was, now = one[converter], two[converter]
+            for name in dict.fromkeys((*was, *now)):
+                if was.get(name) != now.get(name):
+                    place = f"{converter}, {name}" if name else converter
+                    found.append(f"{place}: {was.get(name, 'not named')} → {now.get(name, 'not named')}")
+        return tuple(sorted(found))
+
+    @property
     def newly_covered(self) -> bool:
         return self.after is not None and self.after.covered and self.before is not None and not self.before.covered
 
@@ -46,7 +63,7 @@ class CoverageDiff:
 
     Attributes:
         before, after: the reports.
-        changes: the ops that differ in status, in what they become, or in who decides; by name.
+        changes: the ops that differ in status, in what they become, in who decides or in what is taken; by name.
     """
 
     before: CoverageReport
@@ -76,12 +93,14 @@ class CoverageDiff:
                 "before": words(change.before),
                 "after": words(change.after),
                 "new_fallback": change.new_fallback,
+                "domains": list(change.domains),
             }
             for change in self.changes
         ]
         sides = {"before": self.before, "after": self.after}
         heads = {name: {"subject": side.subject, "summary": side.summary()} for name, side in sides.items()}
-        return json.dumps({**heads, "changes": changes, "new_fallbacks": len(self.new_fallbacks)}, indent=indent)
+        head = {"format": FORMAT, "version": VERSION, **heads}
+        return json.dumps({**head, "changes": changes, "new_fallbacks": len(self.new_fallbacks)}, indent=indent)
 
     def print(self, console: Console | None = None) -> None:
         """Prints the changes as a table."""
@@ -96,7 +115,8 @@ class CoverageDiff:
             table.add_column(name, overflow="fold")
         for change in self.changes:
             colour = "red" if change.new_fallback else "green" if change.newly_covered else "default"
-            why = "\n".join(map(str, change.after.reasons)) if change.after and not change.after.covered else ""
+            left = change.after.reasons if change.after and not change.after.covered else ()
+            why = "\n".join((*map(str, left), *change.domains))
             after = _said(change.after)
             table.add_row(
                 escape(change.op), escape(_said(change.before)), f"[{colour}]{escape(after)}[/{colour}]", escape(why)
@@ -116,7 +136,16 @@ def compare(before: CoverageReport, after: CoverageReport) -> CoverageDiff:
 
 
 def _key(op: OpCoverage | None) -> Any:
-    return None if op is None else (op.status, op.by, op.decomposes_to, op.left)
+    return None if op is None else (op.status, op.by, op.decomposes_to, op.left, _taken(op))
+
+
+def _taken(op: OpCoverage | None) -> Mapping[str, Mapping[str, str]]:
+    """What each converter of an op takes, where one can be used; several of one name are numbered."""
+    found: dict[str, Mapping[str, str]] = {}
+    for candidate in op.candidates if op is not None and op.status is OpStatus.CONVERTED else ():
+        count = sum(name.partition(" ")[0] == candidate.converter for name in found)
+        found[f"{candidate.converter} ({count + 1})" if count else candidate.converter] = candidate.taken
+    return found
 
 
 def _said(op: OpCoverage | None) -> str:

@@ -57,6 +57,12 @@ class CandidateRecord:
     because: Mapping[str, str]
     unavailable: Reason | None = None
 
+    @property
+    def taken(self) -> Mapping[str, str]:
+        """What it takes, in words: the spec of each argument, and under "" what holds of them together."""
+        shapes = "symbolic sizes too" if self.dynamic_shapes else "static sizes only"
+        return {**self.domain, "": "; ".join((*self.relations, shapes))}
+
 
 @dataclasses.dataclass(frozen=True)
 class OpCoverage:

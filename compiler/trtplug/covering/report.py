@@ -174,11 +174,18 @@ def _candidate_to_dict(candidate: CandidateRecord) -> dict[str, Any]:
     return {**made, **lists, "unavailable": unavailable}
 
 
+def _candidate_of(data: Mapping[str, Any]) -> CandidateRecord:
+    found: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    found["unavailable"] = reason_of(data["unavailable"]) if data["unavailable"] else None
+    return CandidateRecord(**found)
+
+
 def _op_of(data: Mapping[str, Any]) -> OpCoverage:
     return OpCoverage(
         data["op"],
         data["schema"],
         OpStatus(data["status"]),
+        tuple(_candidate_of(candidate) for candidate in data["candidates"]),
         decomposes_to=tuple(data["decomposes_to"]),
         by=data["by"],
         reasons=tuple(reason_of(reason) for reason in data["reasons"]),

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -67,6 +69,7 @@ def test_a_right_plugin_is_certified(install):
     install(kind="ERF", idle=False)
     status, output = certify("--json")
     report = json.loads(output)
+    jsonschema.validate(report, json.loads((Path(__file__).parents[3] / "docs/report.schema.json").read_text()))
     assert status == 0, output
     assert report["counts"]["violated"] == report["counts"]["unproven"] == 0
     laws = {(verdict["subject"], verdict["law"]): verdict for verdict in report["verdicts"]}

@@ -164,6 +164,36 @@ def read_dims(layer: Any, attribute: str) -> list[int] | None:
         return None
 
 
+def serialized(builder: Any, definition: Any, config: Any) -> bytes | None:
+    """The engine of a network as bytes, or None where TensorRT refuses it.
+
+    Where TensorRT can write to a stream, it holds the engine once and not beside a copy of it.
+    """
+    if not hasattr(builder, "build_serialized_network_to_stream"):
+        plan = builder.build_serialized_network(definition, config)
+        return None if plan is None else bytes(plan)
+    writer = _writer()
+    done = builder.build_serialized_network_to_stream(definition, config, writer)
+    return b"".join(writer.parts) if done and writer.parts else None  # of one part, which is usual, join makes no copy
+
+
+def _writer() -> Any:
+    trt = library()
+
+    class Writer(trt.IStreamWriter):  # type: ignore[name-defined,misc]  # the class is known at run time only
+        """Keeps what is written. Called from C++: never raises."""
+
+        def __init__(self) -> None:
+            trt.IStreamWriter.__init__(self)
+            self.parts: list[bytes] = []
+
+        def write(self, data: bytes) -> int:
+            self.parts.append(bytes(data))  # no copy of bytes
+            return len(data)
+
+    return Writer()
+
+
 class _Capabilities:
     """Which names the TensorRT at hand has; see `trtplug_registry.Capabilities`. Imports it when first asked."""
 

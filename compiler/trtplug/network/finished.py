@@ -11,7 +11,7 @@ import sympy
 import torch
 from torch.fx import GraphModule, Node
 
-from trtplug._tensorrt import library
+from trtplug._tensorrt import library, serialized
 from trtplug.errors import BuildError
 from trtplug.network.builder import NetworkBuilder
 from trtplug_registry import TensorFacts
@@ -105,12 +105,12 @@ class Network:
         self._configure(config, options or BuildOptions())
         if progress is not None and hasattr(config, "progress_monitor"):
             config.progress_monitor = _monitor(progress)
-        plan = source.builder.build_serialized_network(self.definition, config)
+        plan = serialized(source.builder, self.definition, config)
         messages = source.logger.take()
         if plan is None:
             layers = mentioned(messages, source.nodes)
             raise BuildError(f"TensorRT cannot build {self.name}", layers, messages)
-        return bytes(plan)
+        return plan
 
     def nodes_of(self, layers: tuple[str, ...]) -> tuple[Node, ...]:
         """The FX nodes that layers come from, each once."""

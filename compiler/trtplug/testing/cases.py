@@ -12,6 +12,7 @@ import torch
 from trtplug.errors import SettingsError
 from trtplug.testing.drawing import dtypes_of
 from trtplug.testing.laws import BY_DTYPE, Law, check_converter, profile_named
+from trtplug.testing.planning import takes_sizes
 from trtplug.testing.profiles import Profile
 from trtplug.testing.trial import Memory
 from trtplug_registry import Converter, Registry
@@ -91,7 +92,11 @@ def one_of_each_kind(dtypes: tuple[torch.dtype | None, ...]) -> tuple[torch.dtyp
 
 
 def can_be_dynamic(converter: Converter) -> bool:
-    return converter.dynamic_shapes and any(spec.dynamic for spec in converter.domain.tensors().values())
+    """Whether a call may have symbolic sizes: of its tensors, or as its arguments where it has none."""
+    domain = converter.domain
+    if not domain.tensors():
+        return converter.dynamic_shapes and any(map(takes_sizes, domain.arguments.values()))
+    return converter.dynamic_shapes and any(spec.dynamic for spec in domain.tensors().values())
 
 
 def profile_of_environment() -> Profile:

@@ -54,18 +54,20 @@ class DrawnCall:
         op: the overload.
         arguments: by the schema's names; each tensor is a `TensorFacts` with int sizes.
         layouts: by place (``self``, ``tensors[1]``); contiguous where there is none.
+        beside: tensors that are no arguments, but whose sizes arguments may be: an op without tensors has no others.
     """
 
     op: OpOverload
     arguments: Mapping[str, Any]
     layouts: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
+    beside: Mapping[str, TensorFacts] = dataclasses.field(default_factory=dict)
 
     @property
     def tensors(self) -> dict[str, TensorFacts]:
         """Every tensor argument by its place, in the order of the schema."""
         found: dict[str, TensorFacts] = {}
         self.spell(lambda place, leaf: found.setdefault(place, leaf) if isinstance(leaf, TensorFacts) else leaf)
-        return found
+        return {**found, **self.beside}
 
     def spell(self, leaf: Callable[[str, Any], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments, spelt as `torch.export` does: trailing defaults are left out.
@@ -97,7 +99,8 @@ class DrawnCall:
             return change(place, value) if isinstance(value, TensorFacts) else value
 
         changed = {name: _map_leaves(name, value, leaf) for name, value in self.arguments.items()}
-        return dataclasses.replace(self, arguments=changed)
+        beside = {place: change(place, facts) for place, facts in self.beside.items()}
+        return dataclasses.replace(self, arguments=changed, beside=beside)
 
     def __str__(self) -> str:
         def show(value: Any) -> str:

@@ -30,8 +30,8 @@ from trtplug.testing.symbolic import (
     fitting_ranges,
     symbolic_call,
 )
-from trtplug.testing.trial import EAGER_ERRORS, Trial, run_eager
-from trtplug_registry import Domain, TrtplugError
+from trtplug.testing.trial import EAGER_ERRORS, Trial, WellFormed, run_eager
+from trtplug_registry import Domain, TensorFacts, TrtplugError
 
 
 def equals_eager(trial: Trial) -> None:
@@ -134,8 +134,10 @@ def draw_dynamic(
     smaller = data.draw(st.integers(0, 7), label="sizes of 1 in play") == 7
     well = trial.well_formed(data, domain=domain, bounds=None if smaller else SYMBOLIC_BOUNDS)
     constants = trial.draw_constants(data, well.call)
+    if not well.call.tensors:
+        well = _with_sizes(data, well)
     plan = draw_plan(data, well.call, domain or trial.converter.domain, constants, must)
-    if plan is None:
+    if plan is None or (well.call.beside and not plan.sizes):
         reject()
     try:
         symbolic = symbolic_call(well.call, well.tensors, constants, plan, allowed=allowed_results(trial.converter))
@@ -160,6 +162,13 @@ def draw_dynamic(
     if takes(trial, symbolic) != (domain is None):
         reject()
     return DynamicCall(symbolic, well.tensors, constants, ranges)
+
+
+def _with_sizes(data: st.DataObject, well: WellFormed) -> WellFormed:
+    """A call without tensors, and beside it one whose sizes its arguments may be."""
+    shape = data.draw(st.tuples(st.integers(2, 5), st.integers(2, 5)), label="sizes beside it")
+    call = dataclasses.replace(well.call, beside={"beside": TensorFacts(shape, torch.float32)})
+    return WellFormed(call, {"beside": torch.zeros(shape)}, well.eager)
 
 
 def takes(trial: Trial, symbolic: SymbolicCall) -> bool:

@@ -53,6 +53,9 @@ def gather(trial: Trial) -> list[Evidence]:
     found = []
     for restriction in forbidden(trial.converter):
         evidence = Evidence(restriction)
+        found.append(evidence)
+        if str(restriction) in trial.memory.in_vain:
+            continue
         own = dataclasses.replace(trial, tally=Tally())
         try:
             if restriction.code is ReasonCode.DYNAMIC_SHAPE:
@@ -63,7 +66,6 @@ def gather(trial: Trial) -> list[Evidence]:
             pass  # eager refuses most of what is forbidden, or nothing can be drawn: there is nothing to show
         if evidence.agreed and not evidence.shown and restriction.code is not ReasonCode.DYNAMIC_SHAPE:
             evidence.shown = why_unbuildable(trial, evidence.agreed) or ""
-        found.append(evidence)
     return found
 
 

@@ -30,6 +30,11 @@ from trtplug.testing.trial import Trial, single_thread
 from trtplug_registry import Converter, Plugin, Registry
 
 PROFILE = Profile("mutation", calls=24, values=2, dynamic_calls=8, points=1, builds=1, forced=1, shrink=False)
+THOROUGH = Profile(
+    "thorough", calls=200, values=2, dynamic_calls=60, points=1, builds=1, forced=1, shrink=False, seconds=20.0
+)
+"""For what survives the first: nearly as much as ``nightly`` tries."""
+
 PATIENCE = 30
 """Seconds after which a mutant counts as killed: it hangs."""
 
@@ -58,13 +63,15 @@ class Judge:
         return ""
 
 
-def judges_of(registry: Registry, converter: Converter) -> list[Judge]:
+def judges_of(registry: Registry, converter: Converter, profile: Profile | None = None) -> list[Judge]:
     """The laws that hold for a converter as it is; others cannot judge its mutants.
 
     Args:
         registry: that it belongs to.
         converter: one of its converters.
+        profile: how much is drawn; `PROFILE` where None.
     """
+    profile = profile or PROFILE
     plugin = Plugin(converter.plugin or "tested", built_in=converter.built_in, converters=(converter,))
     alone = Registry([plugin], capabilities=registry.capabilities)
     (own,) = alone.converters
@@ -72,14 +79,14 @@ def judges_of(registry: Registry, converter: Converter) -> list[Judge]:
     building: list[Judge] = []
     dtypes = dtypes_of(converter.domain)
     for dtype in dtypes:
-        trial = Trial(alone, own, dtype, PROFILE, law=str(Law.EQUALS_EAGER))
+        trial = Trial(alone, own, dtype, profile, law=str(Law.EQUALS_EAGER))
         if _holds(equals_eager, trial) and trial.memory.calls:
             calls = trial.memory.calls
             found.append(Judge(Law.EQUALS_EAGER, trial, _again(calls)))
             if why_unbuildable(trial, calls) is None:
                 building.append(Judge(Law.BUILDS, trial, _built(calls)))
     for dtype in one_of_each_kind(dtypes) if can_be_dynamic(converter) else ():
-        trial = Trial(alone, own, dtype, PROFILE, law=str(Law.DYNAMIC))
+        trial = Trial(alone, own, dtype, profile, law=str(Law.DYNAMIC))
         if _holds(agrees_dynamically, trial) and trial.memory.dynamic:
             found.append(Judge(Law.DYNAMIC, trial, _again_dynamically(trial.memory.dynamic)))
     return found + building

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import gc
 import json
 import os
@@ -24,9 +25,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trtplug.testing.judging import Judge, judges_of, killed_by
+from trtplug.testing.judging import THOROUGH, Judge, judges_of, killed_by
 from trtplug.testing.mutants import Mutant, exchanged_rows, functions_of, mutants_of
 from trtplug.testing.mutation_record import Outcome, read, recorded, report
+from trtplug.testing.profiles import Profile
 from trtplug_registry import Converter, Registry, unknown_name
 
 MOST_USERS = 3
@@ -56,12 +58,14 @@ class Choice:
         seed: of the draw.
         shard: (i, n): every n-th few functions from the i-th on.
         done: ids of mutants that are not tried again.
+        thorough: whether what survives is tried with many more calls.
     """
 
     sample: int | None = None
     seed: int = 0
     shard: tuple[int, int] = (0, 1)
     done: Collection[str] = ()
+    thorough: bool = False
 
 
 def units(chosen: Sequence[Converter]) -> list[Unit]:
@@ -109,12 +113,13 @@ def outcomes(
         trying: called before each.
     """
     choice = choice or Choice()
-    judges: dict[int, Sequence[Judge]] = {}
 
-    def of(converter: Converter) -> Sequence[Judge]:
-        if id(converter) not in judges:
-            judges[id(converter)] = judges_of(registry, converter)
-        return judges[id(converter)]
+    @functools.cache
+    def judges(converter: Converter, profile: Profile | None = None) -> Sequence[Judge]:
+        return judges_of(registry, converter, profile)
+
+    def thorough(converter: Converter) -> Sequence[Judge]:
+        return judges(converter, THOROUGH)
 
     for unit in batch:
         found = list(mutants_in(registry, unit))
@@ -124,7 +129,10 @@ def outcomes(
             if mutant.id not in choice.done:
                 outcome = Outcome(unit.name, mutant.id, mutant.where)
                 trying(outcome)
-                yield dataclasses.replace(outcome, killed_by=killed_by(mutant, users, of))
+                killer = killed_by(mutant, users, judges)
+                if not killer and choice.thorough:
+                    killer = killed_by(mutant, users, thorough)
+                yield dataclasses.replace(outcome, killed_by=killer)
 
 
 # --- the run, in processes of its own: a mutant may take its process down ---------------------------------------------
@@ -249,7 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen:
         raise unknown_name("converter", options.converter, [c.id for c in registry])
     found = read(options.out) if options.out else []
-    choice = Choice(options.sample, options.seed, options.shard, {outcome.id for outcome in found})
+    if options.again:
+        found = [outcome for outcome in found if outcome.killed_by]
+    choice = Choice(options.sample, options.seed, options.shard, {o.id for o in found}, options.thorough)
     with contextlib.nullcontext() if options.out is None else options.out.open("a") as out:
         for outcome in run(registry, chosen, options.jobs, choice, options.time_limit):
             found.append(outcome)
@@ -273,6 +283,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="the I-th of N parts, from 0")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop then, done or not")
     parser.add_argument("--out", type=Path, metavar="FILE", help="every outcome, a line each; those in it stay")
+    parser.add_argument("--again", action="store_true", help="try those again that the file says have survived")
+    parser.add_argument("--thorough", action="store_true", help="try what survives with many more calls")
     parser.add_argument("--record", type=Path, metavar="FILE", help="the score, and why the survivors survive")
     return parser
 

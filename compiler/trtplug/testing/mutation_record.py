@@ -35,8 +35,9 @@ class Outcome:
 
 
 def read(file: Path) -> list[Outcome]:
-    """The outcomes in a file, a line of JSON each; none where there is no file."""
-    return [Outcome(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
+    """The outcomes in a file, a line of JSON each, the last of each mutant; none where there is no file."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return list({outcome.id: outcome for outcome in (Outcome(**json.loads(line)) for line in lines)}.values())
 
 
 def report(found: Sequence[Outcome]) -> str:

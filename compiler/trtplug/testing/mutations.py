@@ -39,7 +39,10 @@ def mutations(
             or an expression for the value that stands for "ignored". Empty for a helper.
         siblings: what a string is exchanged for, and an enum's member by ``Enum.MEMBER``.
     """
+    read = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     for name, meaning in parameters.items():
+        if name not in read:  # its domain pins it, or the result's metadata says as much
+            continue
         for kind, statement in _misreadings(name, meaning):
             changed = copy.deepcopy(function)
             start = 1 if ast.get_docstring(changed) is not None else 0
@@ -83,6 +86,8 @@ def _sites(function: ast.FunctionDef) -> Iterator[ast.AST]:
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr):
+        return
+    if isinstance(node, ast.keyword) and node.arg == "strict":  # of zip: an assertion
         return
     yield node
     for field, value in ast.iter_fields(node):
@@ -178,13 +183,18 @@ def _arithmetic(node: ast.BinOp) -> Iterator[tuple[str, ast.AST]]:
         yield "operands swapped", ast.BinOp(node.right, node.op, node.left)
 
 
+_COMMUTATIVE = ("SUM", "PROD", "MAX", "MIN", "AND", "OR", "XOR", "EQUAL")
+"""Exactly so, of floats too: with the operands swapped nothing changes."""
+
+
 def _calls(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
     args = node.args
     if method == "cast" and args:
         yield "cast dropped", args[0]
     if method == "elementwise" and len(args) == 3:
-        yield "operands swapped", ast.Call(node.func, [args[0], args[2], args[1]], node.keywords)
+        if not (isinstance(args[0], ast.Constant) and args[0].value in _COMMUTATIVE):
+            yield "operands swapped", ast.Call(node.func, [args[0], args[2], args[1]], node.keywords)
         yield "operand dropped", args[1]
     if method == "select" and len(args) == 3:
         yield "branches exchanged", ast.Call(node.func, [args[0], args[2], args[1]], node.keywords)
@@ -193,7 +203,7 @@ def _calls(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     if method in ("unary", "activation", "permute", "expand") and len(args) >= 2:
         yield "layer dropped", args[1] if method in ("unary", "activation") else args[0]
     for keyword in node.keywords:
-        if keyword.arg is not None:
+        if keyword.arg not in (None, "strict"):
             rest = [other for other in node.keywords if other is not keyword]
             yield f"{keyword.arg}= dropped", ast.Call(node.func, args, rest)
 

@@ -55,7 +55,7 @@ def _sizes(
     """Expressions for those arguments that may be symbolic sizes and whose value some expression has."""
     hints = {at: int(call.tensors[at[0]].shape[at[1]]) for at in chosen}  # type: ignore[arg-type]  # drawn sizes are ints
     for name, spec in domain.arguments.items():
-        if _takes_sizes(spec):
+        if takes_sizes(spec):
             for place, value in _integers(name, call.arguments.get(name)):
                 options = list(_expressions(value, hints))
                 picked = data.draw(st.sampled_from((*options, None)), label=f"{place}: as a size") if options else None
@@ -63,11 +63,12 @@ def _sizes(
                     yield place, picked
 
 
-def _takes_sizes(spec: Spec) -> bool:
+def takes_sizes(spec: Spec) -> bool:
+    """Whether an argument may be a symbolic size, or hold some."""
     while isinstance(spec, Optional | ListOf):
         spec = spec.item
     if isinstance(spec, Either):
-        return any(map(_takes_sizes, spec.options))
+        return any(map(takes_sizes, spec.options))
     return isinstance(spec, Size)
 
 

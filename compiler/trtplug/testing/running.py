@@ -16,7 +16,15 @@ from trtplug.ranges import Range
 from trtplug.testing.drawn import DrawnCall, call_of, static_shape
 from trtplug.testing.graphs import allowed_results, call_graph
 from trtplug.testing.symbolic import Plan, SizeOf, symbolic_call
-from trtplug_registry import Converter, LoweringPass, Plugin, Registry, TensorFacts, unknown_name
+from trtplug_registry import (
+    Converter,
+    LoweringPass,
+    Plugin,
+    Registry,
+    TensorFacts,
+    describe_tensor,
+    unknown_name,
+)
 
 
 def registry_of(
@@ -40,6 +48,7 @@ def run_op(
     example: Mapping[str, Sequence[int]] | None = None,
     ranges: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     sizes: Mapping[str, SizeOf] | None = None,
+    beside: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """Converts one call of an op and runs it on the reference executor.
 
@@ -53,6 +62,7 @@ def run_op(
         example: the shapes of these inputs when the graph is traced, where they differ from those of `args`.
         ranges: smallest and largest size of each of these axes.
         sizes: int arguments that are computed from input sizes, by place.
+        beside: inputs that are no arguments, but whose sizes `sizes` may name.
 
     Returns:
         The results that the converter makes, in order.
@@ -61,6 +71,8 @@ def run_op(
         ConversionError: no converter takes the call, or its conversion fails.
     """
     call, tensors = call_of(op, tuple(args), kwargs or {})
+    call = dataclasses.replace(call, beside={place: describe_tensor(t) for place, t in (beside or {}).items()})
+    tensors |= beside or {}
     forced = _named(registry, converter) if converter else None
     allowed = allowed_results(forced) if forced else None
     if not symbolic:
@@ -101,7 +113,7 @@ def _example(call: DrawnCall, plan: Plan, example: Mapping[str, Sequence[int]]) 
         expression = plan.sizes.get(place)
         return value if expression is None else expression.of(lambda where, axis: traced.tensors[where].shape[axis])
 
-    return DrawnCall(traced.op, {name: size(name, value) for name, value in traced.arguments.items()})
+    return dataclasses.replace(traced, arguments={name: size(name, value) for name, value in traced.arguments.items()})
 
 
 def _named(registry: Registry, name: str) -> Converter:

@@ -51,6 +51,7 @@ def script(
     lines.append(f"print('eager:  ', {op}(*args, **kwargs))")
     extra = f", constants={tuple(constants)!r}" if constants else ""
     extra += f", converter={converter!r}" if converter else ""
+    extra += f", beside={{{', '.join(f'{place!r}: {names[place]}' for place in call.beside)}}}" if call.beside else ""
     extra += f", {dynamic}" if dynamic else ""
     lines.append(f"print('trtplug:', run_op({registry}, {op}, args, kwargs{extra}))")
     return "\n".join(lines)

@@ -95,7 +95,7 @@ class SymbolicCall:
 
         changed = self.call.replace_tensors(tensor)
         arguments = {name: size(name, value) for name, value in changed.arguments.items()}
-        return DrawnCall(self.call.op, arguments)
+        return DrawnCall(self.call.op, arguments, beside=changed.beside)
 
     def promised(self, point: Point) -> list[tuple[int, ...]]:
         """The shapes of the results at these sizes, as the graph's metadata says."""

@@ -69,11 +69,13 @@ class Memory:
     Attributes:
         calls: static ones; None where law 1 was not tried, or what it left was taken.
         dynamic: those with symbolic sizes, likewise of law 5.
+        in_vain: restrictions, in words, for which law 4 has found no call that violates them; nor will another law.
         examples: how many were tried, by all the laws so far.
     """
 
     calls: list[Instance] | None = None
     dynamic: list[DynamicCall] | None = None
+    in_vain: set[str] = dataclasses.field(default_factory=set)
     examples: int = 0
 
 
@@ -119,8 +121,6 @@ class Trial:
         @self.profile.settings(examples)
         @given(st.data())
         def run(data: st.DataObject) -> None:
-            if time.monotonic() > end and not failing:
-                raise EnoughError
             self.memory.examples += 1
             try:
                 check(data)
@@ -132,6 +132,8 @@ class Trial:
             except LawViolationError:
                 failing.append(True)  # the time is for finding, not for making small
                 raise
+            if time.monotonic() > end and not failing:  # after the draws: Hypothesis wants them the same every time
+                raise EnoughError
 
         with single_thread(), contextlib.suppress(EnoughError, Unsatisfiable):
             run()

@@ -161,7 +161,11 @@ def _refused(trial: Trial, restriction: Forbidden) -> None:
         if done == 3:
             raise EnoughError
 
-    trial.explore(check, 3 * trial.profile.forced)
+    try:
+        trial.explore(check, 3 * trial.profile.forced)
+    finally:
+        if not trial.tally.tried:
+            trial.memory.in_vain.add(str(restriction))
 
 
 def check_reason(trial: Trial, node: Node, restriction: Forbidden, call: DrawnCall) -> None:

@@ -103,7 +103,7 @@ def changed(source: str, parameters: dict[str, str] | None = None) -> list[str]:
     ("source", "mutant"),
     [
         ("return ctx.elementwise('SUM', a, b)", "return ctx.elementwise('SUB', a, b)"),
-        ("return ctx.elementwise('SUM', a, b)", "return ctx.elementwise('SUM', b, a)"),
+        ("return ctx.elementwise('DIV', a, b)", "return ctx.elementwise('DIV', b, a)"),
         ("return ctx.elementwise('PROD', a, b)", "return a"),
         ("return ctx.cast(a, b)", "return a"),
         ("return a % b", "return a"),

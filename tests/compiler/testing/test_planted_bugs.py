@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import planted
 import pytest
 import torch
 
+import trtplug
 from trtplug.testing import (
     Law,
     LawViolationError,
@@ -79,6 +81,19 @@ def test_a_dynamic_message_reproduces_too() -> None:
     except Exception as error:
         shown = str(error)
     assert shown
+
+
+def test_sizes_of_an_op_without_tensors_are_symbolic_too() -> None:
+    (own,) = [c for c in trtplug.registry() if c.target_name == "aten::arange"]
+
+    def baked(ctx, end, *, dtype=None, layout=None, device=None, pin_memory=None):  # type: ignore[no-untyped-def]  # a toy
+        (result,) = ctx.outputs
+        return ctx.constant(torch.arange(end if isinstance(end, int | float) else 7, dtype=result.dtype))
+
+    planted_one = dataclasses.replace(own, function=baked)
+    message = caught(planted_one, Law.DYNAMIC, None)
+    assert "sizes={'end': SizeOf(" in message
+    assert "tensor([0, 1, 2, 3, 4, 5, 6]" in reproduced(message, registry_of([planted_one]))
 
 
 def test_a_shrunk_call_is_small() -> None:

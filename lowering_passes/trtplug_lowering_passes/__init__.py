@@ -16,6 +16,7 @@ from trtplug_lowering_passes.batch_norm_folding import fold_batch_norm
 from trtplug_lowering_passes.common_subexpressions import merge_common_subexpressions
 from trtplug_lowering_passes.constant_folding import fold_constants, fold_constants_early
 from trtplug_lowering_passes.dead_code import remove_dead_code, remove_dead_code_early
+from trtplug_lowering_passes.dynamic_quantization import spell_out_dynamic_quantization
 from trtplug_lowering_passes.expansions import canonical_expansions
 from trtplug_lowering_passes.fake_quantization import spell_out_fake_quantization
 from trtplug_lowering_passes.gelu import recognise_gelu
@@ -58,6 +59,7 @@ def trtplug_lowering_passes() -> tuple[LoweringPass, ...]:
         fuse_bias,
         fold_scale,
         set_precision,
+        spell_out_dynamic_quantization,
         remove_dead_code_early,
         remove_no_ops,
         promote_types,

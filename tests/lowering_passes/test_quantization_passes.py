@@ -12,6 +12,7 @@ from trtplug_lowering_passes import (
     canonical_quantization,
     fold_constants,
     remove_no_ops_early,
+    spell_out_dynamic_quantization,
     spell_out_fake_quantization,
     spell_out_torchao,
 )
@@ -171,6 +172,53 @@ def test_fake_quantization_that_stays(reason):
     graph = graph_of(Faked(DECLINED[reason]), X)
     assert not apply(spell_out_fake_quantization, graph, X)
     assert f"fake-quantization: {reason}" in take_notes(graph).declined
+
+
+# --- dynamic quantization ---------------------------------------------------------------------------------------------
+
+DYNAMIC = {
+    "affine": (q.choose_qparams.tensor, (0, 255), torch.uint8),
+    "affine, signed": (q.choose_qparams.tensor, (-128, 127), torch.int8),
+    "symmetric": (q.choose_qparams_symmetric.tensor, (-127, 127), torch.int8),
+    "symmetric bytes": (q.choose_qparams_symmetric.tensor, (0, 255), torch.uint8),
+}
+RANGES = {"both signs": X, "above 0": X.abs() + 1, "below 0": -X.abs() - 1, "nothing": X * 0, "tiny": X * 1e-6}
+
+
+def dynamic(choose, limits, dtype, out=None):
+    def function(x):
+        scale, zero = choose(x, *limits, 2.0**-12, dtype)
+        steps = q.quantize_per_tensor.tensor(x, scale, zero, *limits, dtype)
+        return (q.dequantize_per_tensor.tensor(steps, scale, zero, *limits, dtype, out_dtype=out) + 0.0,)
+
+    return function
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_dynamic_quantization_is_arithmetic(name):
+    for x in RANGES.values():
+        graph = graph_of(dynamic(*DYNAMIC[name]), x)
+        assert apply(spell_out_dynamic_quantization, graph, x), "to the last bit"
+        assert not any("quant" in target or "qparams" in target for target in targets(graph))
+        assert take_notes(graph).applied["dynamic-quantization"] == 1
+
+
+KEPT = {
+    "it is not of float32": lambda x: dynamic(*DYNAMIC["affine"])(x.half()),
+    "scale or zero point are read elsewhere": lambda x: (q.choose_qparams.tensor(x, 0, 255, 0.1, torch.uint8)[0],),
+    "the steps are read elsewhere": lambda x: (
+        (c := q.choose_qparams.tensor(x, 0, 255, 0.1, torch.uint8)),
+        (s := q.quantize_per_tensor.tensor(x, *c, 0, 255, torch.uint8)),
+        q.dequantize_per_tensor.tensor(s, *c, 0, 255, torch.uint8),
+    )[1:],
+}
+
+
+@pytest.mark.parametrize("reason", KEPT)
+def test_dynamic_quantization_that_stays(reason):
+    graph = graph_of(KEPT[reason], X)
+    assert not apply(spell_out_dynamic_quantization, graph, X)
+    assert f"dynamic-quantization: {reason}" in take_notes(graph).declined
 
 
 # --- torchao ----------------------------------------------------------------------------------------------------------

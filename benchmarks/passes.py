@@ -29,14 +29,18 @@ START, END = "<!-- tables by benchmarks/passes.py -->", "<!-- end of tables -->"
 def _gpt2() -> tuple[nn.Module, tuple[Any, ...]]:
     from transformers import GPT2Config, GPT2Model
 
-    model = GPT2Model(GPT2Config(return_dict=False, use_cache=False)).eval()
-    return model, (torch.randint(0, 50000, (1, 32)),)
+    config = GPT2Config(return_dict=False, use_cache=False, attn_implementation="eager")
+    return GPT2Model(config).eval(), (torch.randint(0, 50000, (1, 32)),)
 
 
-def _vit() -> tuple[nn.Module, tuple[Any, ...]]:
-    from transformers import ViTConfig, ViTModel
+def _llama() -> tuple[nn.Module, tuple[Any, ...]]:
+    from transformers import LlamaConfig, LlamaModel
 
-    return ViTModel(ViTConfig(return_dict=False)).eval(), (torch.randn(1, 3, 224, 224),)
+    sizes = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8}
+    config = LlamaConfig(
+        **sizes, num_key_value_heads=4, return_dict=False, use_cache=False, attn_implementation="eager"
+    )
+    return LlamaModel(config).eval(), (torch.randint(0, 32000, (1, 32)), torch.ones(1, 32, dtype=torch.int64))
 
 
 class Written(nn.Module):
@@ -62,8 +66,8 @@ class Written(nn.Module):
 MODELS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
     "ResNet-50": lambda: make("resnet50"),
     "BERT-base": lambda: make("bert_base"),
-    "GPT-2": _gpt2,
-    "ViT-B/16": _vit,
+    "GPT-2, attention written out": _gpt2,
+    "Llama of 8 layers, attention written out": _llama,
     "by hand": lambda: (Written().eval(), (torch.randn(2, 16, 64), torch.ones(2, 32, dtype=torch.int64))),
 }
 

@@ -213,6 +213,28 @@ def test_fake_quantization_becomes_layers():
     near(compiled(ROWS), module(ROWS))
 
 
+def test_scales_that_each_call_finds():
+    """Dynamic quantization, as PT2E writes it, is arithmetic in the one engine."""
+
+    class Dynamic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = Weight(8, 16)
+
+        def forward(self, x):
+            uint8 = (0, 255, torch.uint8)
+            chosen = (*q.choose_qparams.tensor(x, 0, 255, 2.0**-12, torch.uint8), *uint8)
+            steps = q.quantize_per_tensor.tensor(x, *chosen)
+            return nn.functional.linear(q.dequantize_per_tensor.tensor(steps, *chosen), self.weight())
+
+    torch.manual_seed(0)
+    module = Dynamic().eval()
+    compiled = trtplug.compile(module, (ROWS,))
+    assert (len(compiled.report.engines), compiled.report.torch_ops) == (1, ())
+    for scale in (1.0, 100.0, 1e-3):
+        torch.testing.assert_close(compiled(ROWS * scale), module(ROWS * scale), rtol=1e-5, atol=1e-5)
+
+
 def test_unsigned_bytes_that_others_read_stay_in_torch():
     class Bytes(nn.Module):
         def forward(self, x):

@@ -151,13 +151,15 @@ class Quantized(nn.Module):
         weight = q.dequantize_per_channel(self.steps, self.scales, self.zeros, 0, *int8)
         fake = torch.fake_quantize_per_channel_affine(self.weight, self.scales, self.zeros.int(), 0, -127, 127)
         grid = torch.fake_quantize_per_tensor_affine(self.weight, 0.03, 3, 0, 255)
-        return f.linear(signed, weight), f.linear(unsigned, fake) + grid, self.steps.to(torch.float32) + x
+        chosen = (*q.choose_qparams.tensor(x, 0, 255, 2.0**-12, torch.uint8), *uint8)
+        dynamic = q.dequantize_per_tensor.tensor(q.quantize_per_tensor.tensor(x, *chosen), *chosen)
+        return f.linear(signed, weight), f.linear(unsigned, fake) + grid, self.steps.to(torch.float32) + x, dynamic + y
 
 
 MODELS: tuple[Any, ...] = (
     *(mixed_types, views, constants, unused, sizes, randomness, repeated, parts, Weights, Network, Folding, Quantized),
 )
-ARGS = torch.randn(4, 4), torch.randn(4, 4)
+ARGS = tuple(torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0)))
 
 
 class _Function(nn.Module):
@@ -170,7 +172,9 @@ class _Function(nn.Module):
 
 
 def graph_of(model: Any, dynamic: bool) -> fx.GraphModule:
-    module = model() if isinstance(model, type) else _Function(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = model() if isinstance(model, type) else _Function(model)
     shapes = ({0: Dim.AUTO}, {0: Dim.AUTO}) if dynamic else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export's own

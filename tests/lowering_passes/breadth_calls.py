@@ -210,6 +210,7 @@ torch.dot(v, v)
 torch.vdot(v, v)
 torch.inner(x, y)
 torch.tensordot(x, y, 2)
+aten._grouped_mm(wide[:, 0].bfloat16(), wide.mT.bfloat16(), ends)
 torch.chain_matmul(x, y.mT, x)
 torch.linalg.multi_dot((x, y.mT, x))
 torch.linalg.matrix_power(square, 3)
@@ -553,6 +554,9 @@ torch.fft.rfft(x)
 torch.fft.fft(x)
 torch.stft(v, 4, window=torch.ones(4), return_complex=True)
 torch.bernoulli(x.abs() * 0)
+aten.empty_permuted([3, 4], [1, 0], dtype=x.dtype).fill_(2) + x
+aten._is_all_true(x > 0)
+torch.view_as_real(torch.view_as_complex(x.reshape(3, 2, 2)) * 2)
 aten.view_copy(x, [4, 3])
 aten.permute_copy(x, [1, 0])
 aten.expand_copy(v, [3, 4])
@@ -628,6 +632,8 @@ def operands(dtype: torch.dtype) -> dict[str, object]:
         "v": drawn(4),
         "square": drawn(4, 4),
         "stack": drawn(3, 3, 4),
+        "wide": drawn(3, 8, 8),
+        "ends": torch.tensor([1, 1, 3], dtype=torch.int32),
         "row": drawn(1, 2, 6),
         "image": drawn(1, 2, 5, 6),
         "volume": drawn(1, 2, 3, 4, 4),
@@ -684,6 +690,7 @@ LEFT: Mapping[str, Left] = {
     "torch.bernoulli(x.abs() * 0)": Left(_RANDOM),
     # numbers that are not TensorRT's
     "torch.view_as_complex(x.reshape(3, 2, 2))": Left(_COMPLEX),
+    "torch.view_as_real(torch.view_as_complex(x.reshape(3, 2, 2)) * 2)": Left(_COMPLEX),
     "torch.fft.rfft(x)": Left(_COMPLEX),
     "torch.fft.fft(x)": Left(_COMPLEX),
     "torch.stft(v, 4, window=torch.ones(4), return_complex=True)": Left("aten::stft"),

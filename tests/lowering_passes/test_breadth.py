@@ -79,5 +79,36 @@ def test_what_is_left_says_why(dtype: torch.dtype) -> None:
                 assert LEFT[text].because in reasons, f"{text}: {reasons or 'it is whole'}"
 
 
+WHOLE_SIZES = (
+    *("n // 2", "n % 3", "-n", "n**2", "n * 3 - 1", "n >> 1", "n << 1", "n & 1", "abs(3 - n)", "round(n / 2)"),
+    *("torch.sym_max(n, 4)", "torch.sym_min(n, 7)", "torch.sym_sum([n, n, 2])", "torch.sym_ite(n > 3, n, n + 1)"),
+    *("math.floor(n / 2)", "math.ceil(n / 3)", "math.trunc(n / 2)", "torch.sym_int(n * 0.5)"),
+)
+BROKEN_SIZES = ("n / 2", "torch.sym_float(n) * 0.5", "torch.sym_sqrt(n)", "math.pow(n, 0.5)")
+
+
+class Sizes(nn.Module):
+    """Adds what is computed of a symbolic size to a tensor."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        super().__init__()
+        self.texts = texts
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {text: x.sum() + evaluate(text, {"n": x.shape[0]}) for text in self.texts}
+
+
+def test_arithmetic_on_sizes() -> None:
+    dynamic = ({0: torch.export.Dim("n", min=2, max=64)},)
+    compiled = trtplug.compile(Sizes(WHOLE_SIZES), (torch.ones(6, 2),), dynamic_shapes=dynamic, min_block_size=1)
+    assert not compiled.report.torch_ops, str(compiled.report)
+    for count in (2, 5, 9):
+        x = torch.rand(count, 2)
+        torch.testing.assert_close(compiled(x), Sizes(WHOLE_SIZES)(x))
+    report = trtplug.explain(Sizes(BROKEN_SIZES), (torch.ones(6, 2),), dynamic_shapes=dynamic)
+    assert len(report.torch_ops) >= len(BROKEN_SIZES)  # sums with numbers that are not whole
+    assert all("SymFloat" in str(op.reasons) for op in report.torch_ops if op.op == "aten::add.Tensor")
+
+
 def test_every_call_left_is_a_call() -> None:
     assert set(LEFT) <= {text for family in FAMILIES for text in calls(family)}

@@ -174,7 +174,9 @@ class Writer:
             return int(function(*args))
         key = (function, *args)
         if key not in self._written:
-            node = self._graph.call_function(function, args)
+            # a name that no call of the model has: a block's calls are known by the names they had before
+            name = f"size_of_{getattr(function, '__name__', 'dim')}"
+            node = self._graph.create_node("call_function", function, args, name=name)
             vals = [arg.meta.get("val") if isinstance(arg, fx.Node) else arg for arg in args]
             if all(val is not None for val in vals):
                 node.meta["val"] = function(*vals)

@@ -152,14 +152,19 @@ def _asymptotic(x: Tensor, series: Sequence[float]) -> Tensor:
 
 
 def lgamma(x: Tensor) -> Tensor:
-    """log|gamma(x)|; below 1/2 by reflection, log(pi / |sin(pi x)|) - lgamma(1 - x)."""
+    """log|gamma(x)|; below 1/2 by reflection, log(pi / |sin(pi x)|) - lgamma(1 - x).
+
+    That sine is pi times the distance to the nearest whole number, which may be tiny, times a sinc, which is not.
+    """
     mirrored = x < 0.5
     z = torch.where(mirrored, 1 - x, x)
     near = (z - 1) * (z - 2) * polynomial(within(z, 0.5, 3), _LGAMMA_NEAR)
     big = z.clamp(min=3)
     far = (big - 0.5) * (big.log() - 1) + (0.5 * math.log(2 * math.pi) - 0.5) + _asymptotic(big, _STIRLING) / big
     value = torch.where(z < 3, near, torch.where(z.isinf(), math.inf, far))
-    reflected = math.log(math.pi) - _from_whole(x).sin().abs().log() - value
+    angle = _from_whole(x)
+    sinc = torch.where(angle == 0, 1.0, angle.sin() / angle)
+    reflected = -(x - x.round()).abs().log() - sinc.log() - value
     pole = x.isinf() | ((x <= 0) & (x == x.floor()))
     return torch.where(pole, math.inf, torch.where(mirrored, reflected, value))
 

@@ -101,6 +101,10 @@ def empty_strided(size: Sequence[int], stride: Sequence[int], **how: Any) -> Ten
     return empty(size, **how)
 
 
+def empty_permuted(size: Sequence[int], physical_layout: Sequence[int], **how: Any) -> Tensor:
+    return empty(size, **how)
+
+
 def native_dropout(input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
     if train is not False:
         raise NotImplementedError("dropout in training is random")
@@ -140,6 +144,7 @@ TABLE: Table = {
     aten.one_hot.default: one_hot,
     aten.empty.memory_format: empty,
     aten.empty_strided.default: empty_strided,
+    aten.empty_permuted.default: empty_permuted,
     aten.native_dropout.default: native_dropout,
     torch.ops.prims.convert_element_type.default: converted,
     aten._is_all_true.default: aten.all.default,

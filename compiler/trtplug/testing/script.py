@@ -35,6 +35,7 @@ def script(
         "import trtplug",
         "from math import inf, nan",
         "from trtplug.testing import run_op",
+        *(["from trtplug.testing.symbolic import SizeOf"] if "SizeOf(" in dynamic else []),
         "",
     ]
     names = {place: place.replace("[", "_").replace("]", "") for place in tensors}

@@ -169,7 +169,7 @@ def elu(ctx: Any, self: Any, alpha: Any = 1, scale: Any = 1, input_scale: Any = 
         if scale == 1 and input_scale == 1:
             return below
         above = x if scale == 1 else ctx.elementwise("PROD", x, scale)
-        return ctx.select(ctx.elementwise("GREATER", x, 0.0), above, below)
+        return ctx.select(ctx.elementwise("LESS", x, 0.0), below, above)  # 0 times an infinite input_scale is not seen
 
     return rounding_once(ctx, compute, self)
 

@@ -94,6 +94,8 @@ def scatter(
 ) -> NetworkTensor:
     """``scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor``: a scatter layer, ELEMENT."""
     sizes = ctx.sizes(index)
+    if 0 in sizes:  # whatever the source is
+        return self
     if sizes and sizes != ctx.sizes(src):
         src = ctx.slice(src, [0] * len(sizes), sizes, [1] * len(sizes))
     return _scattered(ctx, self, dim, index, src)

@@ -157,6 +157,8 @@ def padded(ctx: ConverterContext, tensor: NetworkTensor, pad: list[NetworkSize],
 
 def filled(ctx: ConverterContext, tensor: NetworkTensor, pad: list[NetworkSize], value: float) -> NetworkTensor:
     """Padded with a number, converted to the tensor's dtype as Torch does: 2.5 is 2 among integers, and True."""
+    if all(isinstance(count, int) and count <= 0 for count in pad):
+        value = 0  # nobody looks at it, so that it may be one that the dtype has not
     fill = ctx.constant(torch.full((), value, dtype=ctx.dtype(tensor)))
     return padded(ctx, tensor, pad, fill=fill)
 

@@ -34,8 +34,7 @@ def script(
         "import torch",
         "import trtplug",
         "from math import inf, nan",
-        "from trtplug.testing import run_op",
-        *(["from trtplug.testing.symbolic import SizeOf"] if "SizeOf(" in dynamic else []),
+        f"from trtplug.testing import {'SizeOf, ' if 'SizeOf(' in dynamic else ''}run_op",
         "",
     ]
     names = {place: place.replace("[", "_").replace("]", "") for place in tensors}

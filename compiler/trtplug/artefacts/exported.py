@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 
 from trtplug import stored_engine
 from trtplug.artefacts.files import replaced_file
-from trtplug.artefacts.malformed import Malformed, parse
-from trtplug.artefacts.records import record
+from trtplug.artefacts.malformed import Malformed
+from trtplug.artefacts.records import report_of
 from trtplug.artefacts.values import decode_spec, encode_spec
 from trtplug.compiled import CompiledModule
 from trtplug.engine import CompiledEngine, EngineModule
@@ -261,7 +261,7 @@ def read_report(target: Path, text: str | bytes, instead: str) -> CompilationRep
         what = f"trtplug.save did not write it: it has no report. Load it with {instead}"
         raise ArtefactError(target, what)
     try:
-        return record(parse(text.encode() if isinstance(text, str) else text), CompilationReport)
+        return report_of(text.encode() if isinstance(text, str) else text)
     except Malformed as error:
         raise ArtefactError(target, error.what, _REPORT) from error
 

@@ -23,7 +23,7 @@ from trtplug.artefacts.malformed import (
     size,
     strings,
 )
-from trtplug.artefacts.records import record
+from trtplug.artefacts.records import record, report_of
 from trtplug.artefacts.tensors import MEMBER as TENSORS
 from trtplug.artefacts.tensors import TensorWriter, read_tensors
 from trtplug.artefacts.values import (
@@ -148,7 +148,7 @@ def decode_members(members: Mapping[str, memoryview]) -> Decoded:
         engines = [field(entry, "name", str) for entry in of_type(model["engines"], list, "the engines")]
         need(len(set(engines)) == len(engines), "two engines have one name")
     with naming(REPORT):
-        report = record(parse(bytes(members[REPORT])), CompilationReport)
+        report = report_of(bytes(members[REPORT]))
         known = {node.name for node in report.nodes}
         for engine in report.engines:
             need(known.issuperset(engine.nodes), f"it does not know all of the nodes {brief(engine.nodes)}")

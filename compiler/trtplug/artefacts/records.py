@@ -10,7 +10,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from trtplug.artefacts.malformed import Malformed, brief, need, of_type
+from trtplug.artefacts.malformed import Malformed, brief, need, of_type, parse
+from trtplug.report import FORMAT, VERSION, CompilationReport
 
 T = TypeVar("T")
 
@@ -25,6 +26,19 @@ def record(data: Any, kind: type[T]) -> T:
     if found.keys() != hints.keys():
         raise Malformed(f"a {kind.__name__} has the fields {sorted(found)}, not {sorted(hints)}")
     return kind(**{name: _typed(value, hints[name], name) for name, value in found.items()})
+
+
+def report_of(text: bytes) -> CompilationReport:
+    """A compilation's report from its JSON. One that does not say its format is of before it did.
+
+    Raises:
+        Malformed: it is no report, or one of another version.
+    """
+    data = of_type(parse(text), dict, "a report")
+    for name, known in (("format", FORMAT), ("version", VERSION)):
+        found = data.pop(name, known)
+        need(type(found) is type(known) and found == known, f"a report's {name} is {brief(found)}, not {known!r}")
+    return record(data, CompilationReport)
 
 
 @functools.cache

@@ -372,6 +372,7 @@ class Results:
         where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
         print(f"\n{where}, torch {torch.__version__}, TensorRT {library().__version__}")
         print("\n| model | " + " | ".join(contestants) + " |\n" + "|---" * (len(contestants) + 1) + "|")
+        self.found = {name: self.found[name] for name in ROWS if name in self.found}
         for name, by in self.found.items():
             cells = [f"{by[w]['ms']:.3f}" if "ms" in by.get(w, {}) else "–" for w in contestants]
             print(f"| {name} | " + " | ".join(cells) + " |")
@@ -405,7 +406,7 @@ def run(rows: list[str], contestants: list[str], results: Results, out: Path, de
     for name, process in running.items():
         threading.Thread(target=_read, args=(name, process, lines), daemon=True).start()
     ready: set[str] = set()
-    while len(ready) < len(running) and time.monotonic() < deadline - 100:
+    while len(ready) < len(running) and time.monotonic() < deadline - 60:
         with contextlib.suppress(queue.Empty):
             name, found = lines.get(timeout=1)
             results.add(name, found)

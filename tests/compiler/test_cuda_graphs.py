@@ -238,9 +238,12 @@ class TestOnAGpu:
         x = torch.randn(4, 8, device="cuda")
         settings = {"min_block_size": 1, "executor": "tensorrt", "cuda_graphs": True}
         made = trtplug.compile(layer, (x,), **settings)  # type: ignore[arg-type]
-        for _ in range(2):
-            for _ in range(4):
-                torch.testing.assert_close(made(x), layer(x), rtol=1e-4, atol=1e-4)
-            with torch.no_grad():
-                layer[0].weight.mul_(2)
-            made.update_weights({"0.weight": layer[0].weight})
+        plain = trtplug.compile(layer, (x,), **{**settings, "cuda_graphs": False})  # type: ignore[arg-type]
+        before = made(x)
+        for _ in range(4):
+            torch.testing.assert_close(made(x), plain(x), rtol=0, atol=0)
+        for module in (made, plain):
+            module.update_weights({"0.weight": layer[0].weight.detach() * 2})
+        for _ in range(4):
+            torch.testing.assert_close(made(x), plain(x), rtol=0, atol=0)
+        assert not torch.equal(made(x), before)

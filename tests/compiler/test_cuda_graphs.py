@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -232,6 +233,23 @@ class TestOnAGpu:
         x.copy_(torch.randn(11, 4, device="cuda"))
         graph.replay()
         torch.testing.assert_close(results[0], Block()(x)[0], rtol=0, atol=0)
+
+    def test_layers_say_what_they_are_made_of(self, compiled: CompiledModule) -> None:
+        found = compiled.profile(torch.randn(5, 4, device="cuda"))
+        assert found.layers
+        assert found.ms > 0
+        assert {"relu", "cat"} & {node for layer in found.layers for node in layer.nodes}
+
+    def test_kernels_are_kept(self, tmp_path: Path) -> None:
+        x = torch.randn(4, 4, device="cuda")
+        settings = {"min_block_size": 1, "executor": "tensorrt", "cache_dir": str(tmp_path)}
+        written = []
+        for _ in range(2):
+            made = trtplug.compile(Block().eval(), (x,), **settings)  # type: ignore[arg-type]
+            torch.testing.assert_close(made(x)[0], Block()(x)[0], rtol=0, atol=0)
+            (file,) = tmp_path.glob("*.kernels")
+            written.append((file.stat().st_ino, file.stat().st_size))
+        assert written[0] == written[1]  # found, and so not written again
 
     def test_new_weights(self) -> None:
         layer = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8)).cuda().eval()

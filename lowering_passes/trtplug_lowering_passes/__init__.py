@@ -34,6 +34,7 @@ from trtplug_lowering_passes.sizes import sizes_from_inputs
 from trtplug_lowering_passes.slices import canonical_slices
 from trtplug_lowering_passes.type_promotion import promote_types
 from trtplug_lowering_passes.views import canonical_views_early, canonical_views_late
+from trtplug_lowering_passes.widen_bytes import widen_bytes
 from trtplug_lowering_passes.writes import canonical_writes
 from trtplug_registry import CONTRACT, LoweringPass
 
@@ -69,6 +70,7 @@ def trtplug_lowering_passes() -> tuple[LoweringPass, ...]:
         fold_constants,
         canonical_slices,
         narrow_integers,
+        widen_bytes,
         sizes_from_inputs,
         remove_dead_code,
     )

@@ -118,13 +118,15 @@ class _Narrowing:
     def run(self) -> bool:
         barred = {self.find(node) for node in self.barred}
         narrow = [node for node in self.wide if self.find(node) not in barred]
+        if not narrow:
+            return False
         for node in narrow:
             self._narrow(node)
         for node in calls(self.graph_module.graph):
             if is_cast(node) and _dtype(node) == _dtype(node.args[0]) == torch.int32 and not reaches_output(node):
                 replace(node, node.all_input_nodes[0])
         drop_unread(self.graph_module, narrow)
-        return bool(narrow)
+        return True
 
     def _narrow(self, node: fx.Node) -> None:
         applied(self.graph_module, "narrow-integers")

@@ -361,12 +361,15 @@ CONFIGS = {
     "groups of int8": lambda ao: ao.IntxWeightOnlyConfig(torch.int8, granularity=ao.PerGroup(8)),
     "groups of int4": lambda ao: ao.IntxWeightOnlyConfig(torch.int4, granularity=ao.PerGroup(8)),
     "Float8WeightOnlyConfig": lambda ao: ao.Float8WeightOnlyConfig(),
+    "dynamic, groups of int4": lambda ao: ao.Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=torch.int4, weight_granularity=ao.PerGroup(8)
+    ),
 }
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_weights_that_torchao_has_quantized(config):
-    """By ``quantize_``, as it is exported: weights are int8 or float8 in the engine, activations are floats."""
+    """By ``quantize_``, as it is exported: weights are int8 or float8 in the engine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchao's own
         quantization = pytest.importorskip(
@@ -380,7 +383,10 @@ def test_weights_that_torchao_has_quantized(config):
     assert len(compiled.report.engines) == 1
     assert not compiled.report.torch_ops
     assert layers(compiled)["dequantize"] == 2
-    torch.testing.assert_close(compiled(ROWS), module(ROWS), rtol=1e-5, atol=1e-5)
+    if "dynamic" in config:
+        near(compiled(ROWS), module(ROWS))  # an activation next to a tie may be rounded to either neighbour
+    else:
+        torch.testing.assert_close(compiled(ROWS), module(ROWS), rtol=1e-5, atol=1e-5)
 
 
 def test_float8_weights_and_activations():

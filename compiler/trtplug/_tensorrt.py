@@ -164,6 +164,11 @@ def read_dims(layer: Any, attribute: str) -> list[int] | None:
         return None
 
 
+def times_kernels() -> bool:
+    """Whether a build runs kernels on the GPU to choose among them. TensorRT-RTX chooses when an engine is loaded."""
+    return library().__name__ != "tensorrt_rtx"
+
+
 def serialized(builder: Any, definition: Any, config: Any) -> bytes | None:
     """The engine of a network as bytes, or None where TensorRT refuses it.
 

@@ -9,8 +9,8 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from trtplug.assembly import registry_for
+from trtplug.building import Builds, Plan
 from trtplug.cache import Finished, Found, Kept
 from trtplug.compiled import CompiledModule
 from trtplug.convert import convert
@@ -127,6 +128,22 @@ class _Built:
     cached: bool = False
 
 
+_Failure: TypeAlias = tuple[Node, ReasonCode, Exception]
+"""The node to blame, why, and the error."""
+
+
+@dataclasses.dataclass
+class _Begun:
+    """A block whose engine is finished, failed, or being built."""
+
+    block: Block
+    outcome: _Built | _Failure | None = None
+    network: Network | None = None
+    found: Found = dataclasses.field(default_factory=Found)
+    seconds: float = 0.0
+    plan: Callable[[], Plan] | None = None
+
+
 class Compilation:
     """One run of the pipeline: its stage times, its quarantine, and the blocks that are done.
 
@@ -215,21 +232,35 @@ class Compilation:
         while True:
             with self.stage("partition"):
                 self.partition(lowered)
-            culprit = None
-            engines = []
+            failure = self._build_blocks(lowered)
+            if failure is None:
+                built = [self._built[_key(block)] for block in self.parts.blocks]
+                return [dataclasses.replace(each.engine, name=f"engine_{i}") for i, each in enumerate(built)]
+            self._put_in_quarantine(*failure)
+
+    def _build_blocks(self, lowered: Lowered) -> _Failure | None:
+        """Builds what is not built yet, several blocks at a time; the first failure, in the order of the blocks."""
+        waiting: collections.deque[_Begun] = collections.deque()
+        failure = None
+        with Builds(self._plan, len(self.parts.blocks)) as builds:
             for block in self.parts.blocks:
-                key = (block.nodes, block.copies, block.inputs, block.outputs, block.sizes)
-                built = self._built.get(key)
-                if built is None:
-                    outcome = self._build(lowered, block)
-                    if not isinstance(outcome, _Built):
-                        culprit = outcome
-                        break
-                    built = self._built[key] = outcome
-                engines.append(dataclasses.replace(built.engine, name=f"engine_{block.index}"))
-            if culprit is None:
-                return engines
-            self._put_in_quarantine(*culprit)
+                begun = self._begin(lowered, block)
+                while begun.network is not None and builds.full(begun.network) and failure is None:
+                    failure = self._finish(lowered, waiting.popleft())
+                if failure is not None:
+                    break
+                if begun.network is not None:
+                    begun.plan = builds.start(begun.network)
+                waiting.append(begun)
+                if isinstance(begun.outcome, tuple):
+                    break
+            while waiting and failure is None:
+                failure = self._finish(lowered, waiting.popleft())
+            for begun in waiting:  # behind a failure; what is being built already will be of use
+                plan = begun.plan() if begun.plan is not None and builds.parallel else None
+                if plan is not None and plan.error is None:
+                    self._built[_key(begun.block)] = self._lifted(begun, plan)
+        return failure
 
     def ready(
         self, lowered: Lowered, executor: Executor, runners: Sequence[EngineModule] = ()
@@ -255,34 +286,56 @@ class Compilation:
                 return engines, [known[engine.name, id(engine.plan)] for engine in engines]
             self._leave_to_torch(*failed)
 
-    def _build(self, lowered: Lowered, block: Block) -> _Built | tuple[Node, ReasonCode, Exception]:
-        """The finished block, or the node to blame, why, and the error."""
+    def _begin(self, lowered: Lowered, block: Block) -> _Begun:
+        """The block, finished where it is known, or converted."""
         start = time.perf_counter()
+        known = self._built.get(_key(block))
+        if known is not None:
+            return _Begun(block, known)
         graph = extract(lowered.graph_module, block)
         found = self._find(lowered, graph)
         if found.engine is not None:
-            return _Built(found.engine, time.perf_counter() - start, found.cached)
+            return _Begun(block, _Built(found.engine, time.perf_counter() - start, found.cached))
         try:
             with self.stage("convert"):
                 network = self._convert(lowered, block, graph)
         except ConversionError as error:
-            return self._original(lowered, block, error.node), ReasonCode.CONVERSION_FAILED, error
-        try:
+            return _Begun(block, (self._original(lowered, block, error.node), ReasonCode.CONVERSION_FAILED, error))
+        return _Begun(block, None, network, found, time.perf_counter() - start)
+
+    def _finish(self, lowered: Lowered, begun: _Begun) -> _Failure | None:
+        """Puts the finished block with the others, or says what failed."""
+        outcome = begun.outcome
+        if begun.network is not None and begun.plan is not None:
             with self.stage("build"):
-                plan = self._plan(network)
-        except BuildError as error:
-            named = network.nodes_of(error.layers)
-            with self.stage("build"):
-                node = self._original(lowered, block, named[0]) if len(named) == 1 else self._bisect(lowered, block)
-            return node, ReasonCode.BUILD_FAILED, error
+                plan = begun.plan()
+            if plan.error is None:
+                outcome = self._lifted(begun, plan)
+            else:
+                named = begun.network.nodes_of(plan.error.layers)
+                with self.stage("build"):
+                    known = len(named) == 1
+                    node = (
+                        self._original(lowered, begun.block, named[0]) if known else self._bisect(lowered, begun.block)
+                    )
+                outcome = node, ReasonCode.BUILD_FAILED, plan.error
+        if isinstance(outcome, tuple):
+            return outcome
+        assert outcome is not None
+        self._built[_key(begun.block)] = outcome
+        return None
+
+    def _lifted(self, begun: _Begun, plan: Plan) -> _Built:
+        start, network = time.perf_counter(), begun.network
+        assert network is not None
         with self.stage("lift"):
             reference = network.lift()
-        name = f"engine_{block.index}"
-        engine = CompiledEngine(name, network.inputs, network.outputs, plan, reference, network.num_layers)
-        if found.work is not None:
+        name = f"engine_{begun.block.index}"
+        engine = CompiledEngine(name, network.inputs, network.outputs, plan.plan, reference, network.num_layers)
+        if begun.found.work is not None:
             with self.stage("cache"):
-                self.finished.keep(found, engine)
-        return _Built(engine, time.perf_counter() - start)
+                self.finished.keep(begun.found, engine)
+        return _Built(engine, begun.seconds + plan.seconds + time.perf_counter() - start)
 
     def _find(self, lowered: Lowered, graph: GraphModule) -> Found:
         if not self.finished.asked:
@@ -420,6 +473,11 @@ class Compilation:
         report = make_report(facts, lowered, engines, seconds, executor, suggestions=suggestions)
         log_report(report)
         return report
+
+
+def _key(block: Block) -> tuple[Any, ...]:
+    """Equal for two partitions' blocks where they are the same block."""
+    return (block.nodes, block.copies, block.inputs, block.outputs, block.sizes)
 
 
 def _device_type(lowered: Lowered) -> str:

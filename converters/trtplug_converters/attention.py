@@ -135,7 +135,7 @@ def attention(
     if enable_gqa:
         heads = ctx.sizes(query)[-3]
         key, value = (repeated_heads(ctx, tensor, heads) for tensor in (key, value))
-    scores = products(ctx, scaled(ctx, query, scale), key)
+    scores = ctx.matmul(scaled(ctx, query, scale), key, transpose=(False, True))
     bias = bias_of(ctx, attn_mask, is_causal, scores)
     if bias is not None:
         scores = ctx.elementwise("SUM", ctx.cast(scores, ctx.dtype(bias)), bias)
@@ -146,12 +146,6 @@ def attention(
         return result
     most = ctx.reduce("MAX", bias, [-1], keepdim=True)
     return ctx.select(ctx.elementwise("EQUAL", most, -math.inf), 0.0, result)
-
-
-def products(ctx: ConverterContext, query: NetworkTensor, key: NetworkTensor) -> NetworkTensor:
-    """Every query times every key. Without an axis to sum over these are zeros: TensorRT reads what is not there."""
-    scores = ctx.matmul(query, key, transpose=(False, True))
-    return ctx.full(ctx.sizes(scores), 0.0, ctx.dtype(query)) if ctx.sizes(query)[-1] == 0 else scores
 
 
 def repeated_heads(ctx: ConverterContext, tensor: NetworkTensor, heads: NetworkSize) -> NetworkTensor:

@@ -119,8 +119,8 @@ def _deconvolved(
     """A deconvolution layer, and a sum. Output padding takes padding away at the end, or else adds zeros there.
 
     bfloat16, which TensorRT does not build, goes through float32; and what TensorRT 1.7 does not build is a
-    deconvolution between casts that has a bias of its own. Groups of a kernel that is computed are layers of their own
-    where sizes are symbolic: TensorRT-RTX 1.6 gives wrong numbers for all but the first item of a batch, on a GPU.
+    deconvolution between casts that has a bias of its own. In one dimension the groups are layers of their own where
+    sizes are symbolic: TensorRT-RTX 1.6 gives wrong numbers for all but the first item of a batch, on a GPU.
     """
     dtype = ctx.dtype(input)
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
@@ -128,7 +128,7 @@ def _deconvolved(
     after = [pad - more for more, pad in zip(output_padding, windows.after, strict=True)]
     windows = windows._replace(after=[max(0, pad) for pad in after])
     given = ctx.cast(input, wide), ctx.cast(weight, wide)
-    if groups > 1 and ctx.frozen(weight) is None and not all(isinstance(n, int) for n in ctx.sizes(input)):
+    if groups > 1 and ctx.rank(weight) == 3 and not all(isinstance(n, int) for n in ctx.sizes(input)):
         result = _group_by_group(ctx, input, weight, wide, windows, groups)
     else:
         result = _layer(ctx, "deconvolution_nd", *given, None, maps, windows, groups)

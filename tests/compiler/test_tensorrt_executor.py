@@ -165,6 +165,28 @@ def test_no_copy_of_inputs_or_results(compiled: CompiledModule) -> None:
     assert torch.cuda.max_memory_allocated() - before <= sum(max(r.nbytes, 512) for r in results) + 512
 
 
+@pytest.mark.parametrize("dynamic", ["batch", "length"])
+@pytest.mark.parametrize("nd", [1, 2])
+def test_grouped_transposed_convolutions_of_any_size(nd: int, dynamic: str) -> None:
+    """TensorRT-RTX 1.6 is right about the first item of a batch only, in one dimension, if all groups are one layer."""
+    torch.manual_seed(0)
+    kind = torch.nn.ConvTranspose1d if nd == 1 else torch.nn.ConvTranspose2d
+    model = kind(6, 6, 3, stride=3, groups=3).eval().cuda()
+    least, most = [3, 6, *(4,) * nd], [3, 6, *(4,) * nd]
+    axis = 0 if dynamic == "batch" else 2
+    least[axis], most[axis] = 2, 8
+    described = trtplug.Input(min_shape=least, opt_shape=[3, 6, *(4,) * nd], max_shape=most)
+    compiled = trtplug.compile(model, inputs=[described], min_block_size=1, executor="tensorrt")
+    assert not compiled.report.torch_ops
+    for size in (2, 5, 8):
+        shape = list(most)
+        shape[axis] = size
+        x = torch.randn(shape, device="cuda")
+        torch.testing.assert_close(
+            compiled(x), model(x), rtol=2e-3, atol=2e-3
+        )  # with TF32, where it cannot be ruled out
+
+
 class DepthwiseUp(torch.nn.Module):
     """A transposed convolution of bfloat16 with one channel per group: TensorRT-RTX 1.6 has no context for it."""
 

@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--families", default=",".join(FAMILIES), help="which, in this order (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=540, help="in all (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=14, help="that share the GPU (default: %(default)s)")
-    parser.add_argument("--only", default="", help="a regular expression that a case of layers or calls must match")
+    parser.add_argument("--only", default="", help="a regular expression that a case or model must match")
     parser.add_argument("--again", action="store_true", help="only cases that do not agree by the record")
     parser.add_argument("--executor", default="tensorrt", help="under test (default: %(default)s)")
     parser.add_argument("--record", action="store_true", help="write what was found into the package's record")
@@ -205,7 +205,7 @@ def main() -> None:
         if family not in FAMILIES:
             parser.error(f"no family {family!r}: choose among {', '.join(FAMILIES)}")
         todo = list(jobs(family, chosen.executor, device))
-        if family in TABLES and chosen.only:
+        if family in (*TABLES, "models") and chosen.only:
             todo = [job for job in todo if re.search(chosen.only, job.arguments[0])]
         if family in TABLES and chosen.again:
             todo = [job for job in todo if stands_out(family, job.arguments[0])]

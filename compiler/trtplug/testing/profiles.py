@@ -23,6 +23,8 @@ class Profile:
         every_dtype: whether symbolic sizes are tried for every dtype, and not for one float, one integer and bool only:
             law 1 has tried the values of each.
         derandomize: whether every run draws the same.
+        seeded: whether what is drawn depends on the converter and dtype alone, and not on the laws' own source too: for
+            findings that are recorded.
         shrink: whether what fails is made small.
         seconds: after which a law stops drawing, having tried at least one example.
     """
@@ -36,6 +38,7 @@ class Profile:
     forced: int
     every_dtype: bool = False
     derandomize: bool = True
+    seeded: bool = False
     shrink: bool = True
     seconds: float = math.inf
 

@@ -7,12 +7,13 @@ import contextlib
 import dataclasses
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import sympy
 import torch
-from hypothesis import assume, given, reject
+from hypothesis import assume, given, reject, seed
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 
@@ -135,6 +136,8 @@ class Trial:
             if time.monotonic() > end and not failing:  # after the draws: Hypothesis wants them the same every time
                 raise EnoughError
 
+        if self.profile.seeded:
+            seed(zlib.crc32(self.name.encode()))(run)
         with single_thread(), contextlib.suppress(EnoughError, Unsatisfiable):
             run()
         self.judge()

@@ -29,6 +29,7 @@ from trtplug.testing.parity import (
 )
 from trtplug.testing.parity.calls import GPU, call_cases, contested
 from trtplug.testing.parity.rounding import model_bound, moved, terms
+from trtplug.testing.trial import Trial
 from trtplug_registry import Executor
 
 
@@ -316,3 +317,18 @@ def test_a_dynamic_call_that_differs_is_found() -> None:
     found = check_dynamic(dynamic_case("aten::relu-relu-float32"), wrong_executor(), "cpu", GPU)
     assert found.compared >= 4
     assert len(found.wrong) >= found.compared - 2  # but for empty tensors
+
+
+def test_what_is_drawn_is_fixed_by_the_case() -> None:
+    """Not by the source of the laws: two runs of unlike checks draw the same."""
+    (case,) = [c for name, c in call_cases(trtplug.registry()).items() if "aten::relu-relu-float32" in name]
+
+    def drawn(note: Any) -> list[str]:
+        trial = Trial(case.registry, case.converter, case.dtype, GPU, law="law 11")
+        found: list[str] = []
+        trial.explore(lambda data: note(found, str(trial.well_formed(data).call)), GPU.calls)
+        return found
+
+    first = drawn(lambda found, call: found.append(call))
+    assert first
+    assert first == drawn(lambda found, call: found.extend([call]))

@@ -69,6 +69,10 @@ def test_every_entry_is_of_a_case_that_exists_and_is_decided() -> None:
         assert (entry.decision == "") == (entry.verdict in ("agrees", "refused")), entry
 
 
+def test_every_decision_is_needed() -> None:
+    assert {entry.decision for entry in records.read().values()} == set(DECISIONS)
+
+
 def test_every_layer_is_in_the_record_of_every_version() -> None:
     entries = records.read()
     versions = {entry.version for entry in entries.values()}
@@ -78,13 +82,13 @@ def test_every_layer_is_in_the_record_of_every_version() -> None:
 
 
 def test_a_decision_stays_while_the_verdict_does(tmp_path: Path) -> None:
-    old = [Entry("layers", "a", "1", "differs", "nan", "x"), Entry("layers", "b", "1", "agrees")]
+    old = [Entry("layers", "a", "1", "differs", "range", "x"), Entry("layers", "b", "1", "agrees")]
     records.write(old, tmp_path / "r.tsv")
     read = records.read(tmp_path / "r.tsv")
     assert list(read.values()) == old
     found = [Entry("layers", "a", "2", "differs", "", "y"), Entry("layers", "b", "2", "differs", "", "z")]
     merged = {(e.case, e.version): e.decision for e in records.merged(read, found, "2")}
-    assert merged == {("a", "1"): "nan", ("b", "1"): "", ("a", "2"): "nan", ("b", "2"): "?"}
+    assert merged == {("a", "1"): "range", ("b", "1"): "", ("a", "2"): "range", ("b", "2"): "?"}
 
 
 def test_a_run_of_some_cases_leaves_the_others() -> None:

@@ -17,21 +17,21 @@ PATH = Path(__file__).with_name("record.tsv")
 
 DECISIONS: Mapping[str, str] = {
     "": "TensorRT agrees, or refuses to define or build it",
-    "nan": "TensorRT loses nan: its maxima, minima, sorting, clamps, pooling and shortcuts (a softmax of one element, "
-    "a product with zero) do not promise to keep it, and STRICT_NANS changes nothing. The reference executor keeps it, "
-    "as Torch does",
-    "range": "a step between overflows or underflows, or a cast leaves the range of its integer: the order of steps, "
-    "and the width that they are computed in, is the GPU's",
-    "rounding": "float16 accumulates in float16, a mean of large numbers is rounded: more than the laws allow, as much "
-    "as the arithmetic explains",
-    "empty": "TensorRT reads what is not there: a product over an axis of size 0 that it folds into a constant, or the "
-    "mean of no integers",
-    "order": "an element is written twice, and which write stays is not defined, in Torch neither: it differs from run "
-    "to run",
-    "constant": "TensorRT replaces AND or OR with a constant that decides it by that constant, and reads past its end. "
-    "Where we see the constant no such layer is made; here it is made by layers that TensorRT folds itself",
-    "crash": "TensorRT ends the process, or fails as it makes a context: a transposed convolution of bfloat16 with one "
-    "channel per group",
+    "folded": "TensorRT simplifies as it builds: x - x and 0 * x are 0 whatever x is, in a log_softmax over one "
+    "element and a product of one term",
+    "constant": "TensorRT reads past the end of a constant that it has made itself: of a product over an axis of size "
+    "0, so in attention whose heads have no width, and of AND and OR with a constant that decides them. "
+    "Where we see the constant no such layer is made",
+    "range": "a product of several halves overflows or not, as the order of its factors goes; in 1.4, a maximum over "
+    "nothing but -inf is the least finite number, and the largest float32 rounds to an infinite TF32",
+    "ties": "a nearest grid sample half way between two elements of a volume: which one is the kernel's choice",
+    "scatter": "a scatter of more rows than there are, their number symbolic, loses writes: only calls that write a "
+    "row twice have so many",
+    "empty": "a group norm of nothing, by a symbolic size that is 0, fails when it is run",
+    "context": "TensorRT fails as it makes a context, or ends the process: a convolution of bfloat16 with one "
+    "channel per group, transposed or (in 1.4) not. When a model is compiled, the block is left to Torch",
+    "version": "1.4 is wrong, or does not define it; 1.6 is right: transposed convolutions in three dimensions, a "
+    "scalar bias of a bfloat16 product, grid samples of volumes",
 }
 
 

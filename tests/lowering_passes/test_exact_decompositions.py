@@ -141,3 +141,26 @@ def test_trigamma() -> None:
     torch.testing.assert_close(TABLE[aten.polygamma.default](1, x), torch.polygamma(1, x), rtol=1e-5, atol=1e-6)
     with pytest.raises(NotImplementedError):
         TABLE[aten.polygamma.default](2, x)
+
+
+@pytest.mark.parametrize("rows", [3, 10])
+def test_products_of_groups(rows: int) -> None:
+    random = torch.Generator().manual_seed(3)
+    x, weight = torch.randn(rows, 4, generator=random), torch.randn(4, 4, 5, generator=random)
+    ends = torch.tensor([1, 1, 2, rows - 1])  # nobody in the second group, and a row after the last one
+    expected = torch.zeros(rows, 5)
+    for group, (start, end) in enumerate(zip([0, 1, 1, 2], ends.tolist(), strict=True)):
+        expected[start:end] = x[start:end] @ weight[group]
+    torch.testing.assert_close(TABLE[aten._grouped_mm.default](x, weight, ends), expected)
+
+
+def test_what_would_take_too_many_comparisons_is_refused() -> None:
+    x = torch.empty(2, 5000, device="meta")
+    for op, args in (
+        (aten.sort.default, (x,)),
+        (aten.topk.default, (x, 4000)),
+        (aten.isin.Tensor_Tensor, (x, x)),
+        (aten.mm.default, (x.long().mT.expand(5000, 2), x.long())),
+    ):
+        with pytest.raises(NotImplementedError, match="too many"):
+            TABLE[op](*args)

@@ -89,12 +89,18 @@ def kthvalue(self: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tupl
     return _at(self, dim, keepdim, order.narrow(dim, k - 1, 1))
 
 
+def _middle(size: int, like: Tensor) -> Tensor:
+    """(size - 1) // 2 of a size that may be symbolic, int64 [1]."""
+    last = places(size, like).amax(0, keepdim=True)
+    return torch.div(last, 2, rounding_mode="trunc")
+
+
 def median_along(self: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The lower median; nan, and its first place, where there is one."""
     if self.dim() == 0:
         return self.clone(), torch.zeros_like(self, dtype=torch.int64)
     _, order = sort(self, dim)
-    place = order.narrow(dim, (self.size(dim) - 1) // 2, 1)
+    place = torch.index_select(order, dim, _middle(self.size(dim), self))
     if self.is_floating_point():
         nan = self.isnan()
         first = nan.to(torch.int32).argmax(dim, keepdim=True)
@@ -195,6 +201,15 @@ def searchsorted(
     return before.sum(-1).to(torch.int32 if out_int32 else torch.int64)
 
 
+def isin(elements: Tensor, test_elements: Tensor, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
+    """Whether each element is among the others; nan never is."""
+    sizes = (elements.numel(), test_elements.numel())
+    if all(isinstance(size, int) for size in sizes) and sizes[0] * sizes[1] > MOST_COMPARED:
+        raise NotImplementedError("too many comparisons")
+    found = (elements.unsqueeze(-1) == test_elements.reshape(-1)).any(-1)
+    return ~found if invert else found
+
+
 def bucketize(self: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
     return searchsorted(boundaries, self, out_int32=out_int32, right=right)
 
@@ -214,4 +229,5 @@ TABLE: Table = {
     aten.logcumsumexp.default: logcumsumexp,
     aten.searchsorted.Tensor: searchsorted,
     aten.bucketize.Tensor: bucketize,
+    aten.isin.Tensor_Tensor: isin,
 }

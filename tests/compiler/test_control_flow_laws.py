@@ -43,6 +43,7 @@ UNARY = {
     "total": lambda x: x.sum().expand(x.shape) / x.shape[0],
     "rounded": lambda x: x.to(torch.int32).to(torch.float32),
     "soft": lambda x: x.softmax(-1),
+    "ones": torch.ones_like,
     "picked": lambda x: torch.where(x > 0.5, x, x * x),
 }
 BINARY = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "max": torch.maximum, "swap": lambda x, y: y * 1}

@@ -156,13 +156,14 @@ class NetworkBuilder:
             node = self.nodes[name] = self._caller or self.node
             layer.metadata = f"{node.name}:{op_name(self.node)}"
 
-    def _check(self, layer: Any, region: Region | None = None) -> None:
-        """Reads every output's shape, which makes TensorRT judge the layer. It lies in the open regions up to one."""
+    def _check(self, layer: Any) -> None:
+        """Reads every output's shape, which makes TensorRT judge the layer."""
+        sources = [layer.get_input(number) for number in range(layer.num_inputs)] if self._regions else []
         for number in range(getattr(layer, "num_outputs", 0)):
             try:
                 tensor = layer.get_output(number)
                 self._own.add(tensor)
-                self._regions.made(tensor, region)
+                self._regions.made(tensor, sources)
                 tuple(tensor.shape)
             except (RuntimeError, ValueError) as error:  # RuntimeError since 1.7, ValueError before
                 raise self.fail(f"TensorRT refuses the layer {layer.name!r}", error) from error
@@ -171,23 +172,55 @@ class NetworkBuilder:
 
     # --- conditionals and loops -----------------------------------------------------------------------------------
 
-    def here(self, value: Any) -> Any:
-        """A tensor (or each of a list) as a layer here may read it: brought into the open branches. Others as is."""
+    def here(self, value: Any, boundary: bool = False) -> Any:
+        """A tensor (or each of a list) as a layer here may read it: brought into the open branches. Others as is.
+
+        At the boundary of a region constants too, and all into the open loops: else TensorRT finds the region outside.
+        """
         if not self._regions:
             return value
         if isinstance(value, list | tuple):
             return type(value)(map(self.here, value))
-        if not isinstance(value, self.trt.ITensor) or value in self._frozen:
+        if not isinstance(value, self.trt.ITensor):
             return value
-        for branch in self._regions.branches_before(value):
-            known = branch.entries.get(value)
-            if known is None:
-                layer = self._made("conditional_input", branch.conditional.add_input, value)
-                self._check(layer, branch)
-                known = branch.entries[value] = layer.get_output(0)
-            branch.inside.add(known)
-            value = known
+        fixed = value in self._frozen  # wherever it was made, it lies outside of every region
+        if fixed and not boundary:
+            return value
+        for region in self._regions.entered_for(value, fixed=fixed):
+            if region.conditional is not None:
+                value = self._brought(value, region)
+            elif boundary:
+                value = self.varying(value, region)
         return value
+
+    def _brought(self, tensor: Any, branch: Region) -> Any:
+        """A tensor from outside of a branch, in it."""
+        if tensor not in branch.entries:
+            with self._regions.up_to(branch):
+                layer = self._made("conditional_input", branch.conditional.add_input, tensor)
+                self._check(layer)
+            branch.entries[tensor] = layer.get_output(0)
+        branch.inside.add(branch.entries[tensor])
+        return branch.entries[tensor]
+
+    def varying(self, tensor: Any, region: Region) -> Any:
+        """A tensor from outside of a loop, in it: selected by a state of the loop that is always true.
+
+        TensorRT takes what does not depend on the iteration for a tensor outside of the loop, and then cannot build a
+        loop in a branch or another loop that has one as its next state, nor a loop in a loop that starts with one.
+        """
+        if tensor in region.inside:
+            return tensor
+        if tensor not in region.entries:
+            with self._regions.up_to(region, around=True):
+                always = self.boundary("recurrence", region.loop.add_recurrence, self.constant(True))
+            region.inside.add(always.get_output(0))
+            with self._regions.up_to(region):
+                always.set_input(1, self.add("identity", always.get_output(0)).get_output(0))
+                rank = len(tensor.shape)
+                flag = self.add("shuffle", always.get_output(0), reshape_dims=(1,) * rank) if rank else always
+                region.entries[tensor] = self.add("select", flag.get_output(0), tensor, tensor).get_output(0)
+        return region.entries[tensor]
 
     def within(self, region: Region) -> contextlib.AbstractContextManager[Region]:
         """Layers from here on lie in a region."""
@@ -206,7 +239,7 @@ class NetworkBuilder:
         `length` becomes the second input.
         """
         self._permit(kind, *args, length)
-        layer = self._made(kind, method, *map(self.here, args))
+        layer = self._made(kind, method, *(self.here(value, boundary=True) for value in args))
         if length is not None:
             layer.set_input(1, self.here(length))
         self._check(layer)

@@ -241,7 +241,7 @@ class Context:
         sides = []
         for branch in (then, otherwise):
             with network.within(Region(conditional, entries)), self._sizes.scope():
-                sides.append([network.here(result) for result in branch()])
+                sides.append([network.here(result, boundary=True) for result in branch()])
         layers = [network.boundary("conditional_output", conditional.add_output, *pair) for pair in zip(*sides)]
         return tuple(layer.get_output(0) for layer in layers)
 
@@ -257,21 +257,21 @@ class Context:
         network, limit = self._network, self.trt.TripLimit
         length = None if count is None else self.constant(count, torch.int64) if isinstance(count, int) else count
         loop = network.region("loop")
-        inside = Region()
+        recurrences = [network.boundary("recurrence", loop.add_recurrence, state) for state in states]
+        elements = [network.boundary("iterator", loop.add_iterator, x).get_output(0) for x in sequences]
+        if length is not None:
+            network.boundary("trip_limit", loop.add_trip_limit, length, limit.COUNT)
+        current = [layer.get_output(0) for layer in recurrences]
+        inside = Region(loop=loop, inside={*current, *elements})
         with network.within(inside), self._sizes.scope():
-            recurrences = [network.boundary("recurrence", loop.add_recurrence, state) for state in states]
-            elements = [network.boundary("iterator", loop.add_iterator, x).get_output(0) for x in sequences]
-            current = [layer.get_output(0) for layer in recurrences]
-            if length is not None:
-                network.boundary("trip_limit", loop.add_trip_limit, length, limit.COUNT)
             if condition is not None:
-                network.boundary("trip_limit", loop.add_trip_limit, condition(current), limit.WHILE)
+                goes_on = network.varying(condition(current), inside)
+                network.boundary("trip_limit", loop.add_trip_limit, goes_on, limit.WHILE)
             following, collected = step(current, elements)
             for layer, tensor in zip(recurrences, following, strict=True):
-                made_here = tensor in inside.inside and tensor not in current
-                made = tensor if made_here else self.add("identity", tensor).get_output(0)
-                layer.set_input(1, network.here(made))
-            collected = [network.here(tensor) for tensor in collected]
+                made = self.add("identity", tensor).get_output(0) if tensor in current else tensor
+                layer.set_input(1, network.varying(made, inside))
+            collected = [network.varying(tensor, inside) for tensor in collected]
         kinds = self.trt.LoopOutput
         last = [network.boundary("loop_output", loop.add_loop_output, x, kinds.LAST_VALUE, 0) for x in current]
         every = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 
@@ -18,11 +18,14 @@ class Region:
 
     Attributes:
         conditional: TensorRT's ``IIfConditional``; None for a loop.
+        loop: TensorRT's ``ILoop``; None for a branch.
         entries: the conditional's inputs, by the tensors that they bring in; its branches share them.
-        inside: the tensors that are made in here.
+        inside: the tensors that are made in here; in a loop only those that depend on what it iterates over, since
+            TensorRT takes the rest for tensors outside of it.
     """
 
     conditional: Any = None
+    loop: Any = None
     entries: dict[Any, Any] = dataclasses.field(default_factory=dict)
     inside: set[Any] = dataclasses.field(default_factory=set)
 
@@ -45,13 +48,23 @@ class Regions:
     def __bool__(self) -> bool:
         return bool(self._open)
 
-    def made(self, tensor: Any, innermost: Region | None = None) -> None:
-        """A layer makes this tensor in the open regions; only up to `innermost`, where that is given."""
-        for region in self._open:
-            region.inside.add(tensor)
-            if region is innermost:
-                return
+    def entered_for(self, tensor: Any, *, fixed: bool) -> list[Region]:
+        """The open regions that a tensor was not made in, outermost first; all of them for one that is `fixed`."""
+        known = [place for place, region in enumerate(self._open) if region.conditional and tensor in region.inside]
+        return self._open[known[-1] + 1 if known and not fixed else 0 :]
 
-    def branches_before(self, tensor: Any) -> Sequence[Region]:
-        """The branches that a tensor has to be brought into before a layer here may read it, outermost first."""
-        return [region for region in self._open if region.conditional is not None and tensor not in region.inside]
+    @contextlib.contextmanager
+    def up_to(self, region: Region, *, around: bool = False) -> Iterator[None]:
+        """Layers from here on lie in one of the open regions (or only `around` it), and in none within it."""
+        everything = self._open
+        self._open = everything[: everything.index(region) + (not around)]
+        try:
+            yield
+        finally:
+            self._open = everything
+
+    def made(self, tensor: Any, sources: Collection[Any]) -> None:
+        """A layer makes this tensor of others."""
+        for region in self._open:
+            if region.conditional is not None or not region.inside.isdisjoint(sources):
+                region.inside.add(tensor)

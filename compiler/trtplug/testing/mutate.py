@@ -269,7 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{len(found)} mutants, {sum(not o.killed_by for o in found)} alive", file=sys.stderr, flush=True)
     print(report(found))
     if options.record is not None:
-        options.record.write_text(recorded(found, options.record))
+        every = {mutant.id for unit in units(chosen) for mutant, _ in mutants_in(registry, unit)}
+        options.record.write_text(recorded(found, every, options.record))
     return int(sum(bool(o.killed_by) for o in found) < options.at_least * len(found))
 
 

@@ -8,7 +8,7 @@ import datetime
 import json
 import platform
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +56,26 @@ def report(found: Sequence[Outcome]) -> str:
     return "\n".join([*lines, "", f"{killed} of {len(found)} mutants killed: {share:.1%}"])
 
 
-def recorded(found: Sequence[Outcome], before: Path) -> str:
+def recorded(found: Sequence[Outcome], every: Collection[str], before: Path) -> str:
     """The record of a run, as JSON; survivors keep the reasons that the record before gives.
 
     Args:
-        found: every outcome.
+        found: the outcomes.
+        every: the ids of all mutants that there are now; outcomes of others do not count.
         before: the record so far, if there is one.
     """
     reasons: dict[str, str] = {}
     if before.exists():
         reasons = {f"{s['mutant']}\n{s['diff']}": s["why"] for s in json.loads(before.read_text())["survivors"]}
+    found = [outcome for outcome in found if outcome.id in every]
     survivors = sorted(outcome.id for outcome in found if not outcome.killed_by)
     record: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "tensorrt": f"{library().__name__} {library().__version__}",
-        "mutants": len(found),
+        "mutants": len(every),
+        "tried": len(found),
         "killed": len(found) - len(survivors),
         "survivors": [
             {"mutant": mutant.partition("\n")[0], "diff": mutant.partition("\n")[2], "why": reasons.get(mutant, "")}

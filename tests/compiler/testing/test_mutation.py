@@ -240,11 +240,13 @@ def test_the_report_lists_survivors_and_the_score() -> None:
 
 def test_a_record_keeps_why_a_mutant_survives(tmp_path: Path) -> None:
     file = tmp_path / "record.json"
-    record = json.loads(recorded(FOUND, file))
-    assert (record["mutants"], record["killed"], len(record["survivors"])) == (2, 1, 1)
+    every = {*(outcome.id for outcome in FOUND[:2]), "plugin.g: not tried"}
+    record = json.loads(recorded([*FOUND, Outcome("", "plugin.h: is no more")], every, file))
+    assert [record[name] for name in ("mutants", "tried", "killed")] == [3, 2, 1]
+    assert len(record["survivors"]) == 1
     record["survivors"][0]["why"] = "b is a"
     file.write_text(json.dumps(record))
-    assert json.loads(recorded(FOUND, file))["survivors"][0]["why"] == "b is a"
+    assert json.loads(recorded(FOUND, every, file))["survivors"][0]["why"] == "b is a"
 
 
 @pytest.mark.usefixtures("quick")

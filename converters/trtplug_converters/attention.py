@@ -70,7 +70,7 @@ def attends() -> Relation:
             whole = [*batch, length, keys]
             rank = choose.one_of([2, len(whole)])
             shape = [1 if choose.integer(0, 3) == 0 else size for size in whole[len(whole) - rank :]]
-            dtype = mask.dtype if mask.dtype == torch.bool else choose.one_of([query.dtype, torch.float32])
+            dtype = choose.one_of([query.dtype, torch.float32, torch.bool])
             call["attn_mask"] = mask._replace(shape=tuple(shape), dtype=dtype)
 
     names = ("query", "key", "value", "attn_mask", "is_causal", "scale", "enable_gqa")
@@ -132,7 +132,7 @@ def attention(
     dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor``: softmax(scale * query
     key^T + mask) value; a query that may look at no key gets 0.
     """
-    if enable_gqa:
+    if enable_gqa and ctx.rank(query) > 2:
         heads = ctx.sizes(query)[-3]
         key, value = (repeated_heads(ctx, tensor, heads) for tensor in (key, value))
     scores = ctx.matmul(scaled(ctx, query, scale), key, transpose=(False, True))

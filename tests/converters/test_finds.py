@@ -25,8 +25,14 @@ EMPTY = torch.zeros(0, 1, 2, dtype=torch.int32)
         pytest.param(
             aten.scatter.src, (torch.ones(2, 3, 3), 0, EMPTY, torch.zeros(0, 1, 1)), id="nothing of a smaller source"
         ),
+        pytest.param(
+            aten.scaled_dot_product_attention.default,
+            (torch.ones(0, 2), torch.ones(2, 2), torch.ones(2, 4), None, 0.0, False),
+            id="heads to share, and none there",
+        ),
     ],
 )
 def test_equals_eager(built_in: Registry, op: Any, args: tuple[Any, ...]) -> None:
-    (result,) = run_op(built_in, op, args)
-    torch.testing.assert_close(result, op(*args), equal_nan=True)
+    kwargs = {"enable_gqa": True} if op is aten.scaled_dot_product_attention.default else {}
+    (result,) = run_op(built_in, op, args, kwargs)
+    torch.testing.assert_close(result, op(*args, **kwargs), equal_nan=True)

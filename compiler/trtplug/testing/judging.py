@@ -29,9 +29,9 @@ from trtplug.testing.symbolic import DynamicCall
 from trtplug.testing.trial import Trial, single_thread
 from trtplug_registry import Converter, Plugin, Registry
 
-PROFILE = Profile("mutation", calls=24, values=2, dynamic_calls=8, points=1, builds=1, forced=1, shrink=False)
+PROFILE = Profile("mutation", calls=24, values=2, dynamic_calls=8, points=1, builds=1, forced=1, shrink=False, run=10)
 THOROUGH = Profile(
-    "thorough", calls=200, values=2, dynamic_calls=60, points=1, builds=1, forced=1, shrink=False, seconds=20.0
+    "thorough", calls=200, values=2, dynamic_calls=60, points=1, builds=1, forced=1, shrink=False, run=10, seconds=20.0
 )
 """For what survives the first: nearly as much as ``nightly`` tries."""
 

@@ -26,6 +26,8 @@ class Profile:
         seeded: whether what is drawn depends on the converter and dtype alone, and not on the laws' own source too: for
             findings that are recorded.
         shrink: whether what fails is made small.
+        run: most examples of one run of Hypothesis. After ten it mostly varies the values of those that it has drawn,
+            so that more of them than that are new calls only where there are several runs.
         seconds: after which a law stops drawing, having tried at least one example.
     """
 
@@ -40,6 +42,7 @@ class Profile:
     derandomize: bool = True
     seeded: bool = False
     shrink: bool = True
+    run: int = 24
     seconds: float = math.inf
 
     def settings(self, examples: int) -> settings:
@@ -68,5 +71,6 @@ NIGHTLY = Profile(
     forced=60,
     every_dtype=True,
     derandomize=False,
+    run=10,
 )
 PROFILES = {profile.name: profile for profile in (CI, NIGHTLY)}

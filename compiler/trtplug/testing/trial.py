@@ -35,6 +35,9 @@ from trtplug_registry import Converter, Domain, Reason, Registry, Tensor, unknow
 Run = Callable[..., tuple[torch.Tensor, ...]]
 
 EAGER_ERRORS = (RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AssertionError)
+SEED = 0x7A8C5DB21B520818220397D0D1DD061BF3230F51E86DB6716BBF40C269CAAC0E265EAF043F4F976E6DF6E7DF8C975FAD
+"""Any number would do: one that is written down, so that the same is drawn whatever becomes of the code around it."""
+
 MOST_REFUSED = 0.6
 """A domain of whose drawn calls eager refuses a larger share does not describe well-formed calls."""
 
@@ -119,8 +122,6 @@ class Trial:
         end = time.monotonic() + self.profile.seconds
         failing: list[bool] = []
 
-        @self.profile.settings(examples)
-        @given(st.data())
         def run(data: st.DataObject) -> None:
             self.memory.examples += 1
             try:
@@ -139,7 +140,9 @@ class Trial:
         if self.profile.seeded:
             seed(zlib.crc32(self.name.encode()))(run)
         with single_thread(), contextlib.suppress(EnoughError, Unsatisfiable):
-            run()
+            for first in range(0, examples, self.profile.run):
+                drawing = self.profile.settings(min(self.profile.run, examples - first))(given(st.data())(run))
+                (seed(SEED + first)(drawing) if self.profile.derandomize else drawing)()
         self.judge()
 
     def judge(self) -> None:

@@ -80,7 +80,7 @@ def _constraint(symbol: sympy.Symbol, shape_env: Any) -> Range:
     low, high = float(found.lower), float(found.upper)
     if high == float("inf") or high >= 2**31:
         raise ValueError(f"the size {symbol} has no upper bound; give one, as the max of its input's range")
-    hints = getattr(shape_env, "backed_var_to_val", None) or getattr(shape_env, "var_to_val", {})
+    hints = shape_env.backed_var_to_val if hasattr(shape_env, "backed_var_to_val") else shape_env.var_to_val
     hint = hints.get(symbol)
     typical = int(hint) if hint is not None else int(high)
     return Range(int(low), min(max(typical, int(low)), int(high)), int(high))

@@ -419,6 +419,6 @@ def _bounds(exported: ExportedProgram, symbol: sympy.Symbol) -> tuple[int, int |
 
 def _hint(size: torch.SymInt, symbol: sympy.Symbol) -> int | None:
     env = size.node.shape_env
-    hints = getattr(env, "backed_var_to_val", None) or getattr(env, "var_to_val", {})  # renamed in torch 2.13
+    hints = env.backed_var_to_val if hasattr(env, "backed_var_to_val") else env.var_to_val  # renamed in torch 2.13
     hint = hints.get(symbol)
     return int(hint) if hint is not None else None

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 
 import torch.ao.quantization.fx._decomposed  # noqa: F401  # its ops, whether or not somebody has loaded them before
 
 import trtplug
-from trtplug.covering.markdown import matrix
+import trtplug_registry
+from trtplug.covering.markdown import LEGEND, matrix
+from trtplug.covering.memory import remembered
+from trtplug.covering.ops import judge
+from trtplug.covering.opsets import overload, overloads_in
+from trtplug.covering.report import CoverageReport
+from trtplug_registry import qualified_name
 
 SPACES = ("aten::", "quantized_decomposed::")
 """What Torch itself brings: the page does not depend on what else is installed."""
@@ -19,25 +25,53 @@ def made_with() -> str:
     return f"torch {versions['torch'].partition('+')[0]}, tensorrt-rtx {versions.get('tensorrt-rtx')}"
 
 
+def registry() -> trtplug_registry.Registry:
+    """Of the built-in plugins, whatever else is installed."""
+    return trtplug.registry(block=[plugin.name for plugin in trtplug.registry().plugins if not plugin.built_in])
+
+
+def names() -> dict[str, list[str]]:
+    """The ops of each table."""
+    built_in = registry()
+    core = [qualified_name(op) for op in overloads_in("core_aten", built_in)]
+    claimed = [name for op in built_in.targets if (name := qualified_name(op)).startswith(SPACES) and name not in core]
+    return {"Core ATen": core, "Other ops that a converter claims": claimed}
+
+
+def decomposed() -> list[str]:
+    """The other ops that a built-in decomposition writes with others."""
+    seen = {name for table in names().values() for name in table}
+    return sorted({qualified_name(op) for op in registry().decompositions} - seen)
+
+
+def report(ops: Sequence[str]) -> CoverageReport:
+    """On these ops, by name."""
+    built_in = registry()
+    with remembered(built_in) as known:
+        judged = tuple(judge(built_in, found, known) for name in ops if (found := overload(name)) is not None)
+    return CoverageReport("ops", "opset", judged, {}, {})
+
+
 def text() -> str:
-    """The whole page, of the built-in plugins."""
-    built_in = trtplug.registry(block=[plugin.name for plugin in trtplug.registry().plugins if not plugin.built_in])
-    claimed = trtplug.coverage("claimed", registry=built_in)
-    claimed = dataclasses.replace(claimed, ops=tuple(op for op in claimed.ops if op.op.startswith(SPACES)))
+    """The whole page."""
+    parts = [f"## {title}\n\n{matrix(report(ops), registry())}" for title, ops in names().items()]
     return f"""# Support matrix
 
 Made with {made_with()}, by `python docs/support_matrix.py`; a test compares it with what the registry says.
 
-Status: *converted* by a converter, *decomposed* into ops that are, *folded* (gone in lowering), or *unsupported*. A
-dtype's cell is ● where a converter takes symbolic sizes too, ○ where static ones only, empty where it refuses the dtype
-(or eager has no such op). `trtplug coverage aten::softmax` shows everything about one op.
+Status: *converted* by a converter, *decomposed* into ops that are, *folded* (gone in lowering), or *unsupported*.
+{LEGEND}
+Whether a call is decomposed into ops that are taken is found out by lowering one in each dtype.
+`trtplug coverage aten::softmax` shows everything about one op.
 
-## Core ATen
+{chr(10).join(parts)}
+## Other ops that a built-in decomposition writes with others
 
-{matrix(trtplug.coverage("core_aten", registry=built_in))}
-## Every op that a built-in converter claims
+Of these, the calls that the decomposition does not refuse; composite ops, which Torch itself writes with others, are
+not listed. `trtplug coverage aten::atan2` follows one call.
 
-{matrix(claimed)}"""
+{", ".join(f"`{name}`" for name in decomposed())}
+"""
 
 
 if __name__ == "__main__":

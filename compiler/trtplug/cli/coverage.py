@@ -56,9 +56,13 @@ def coverage(
     if json:
         typer.echo(report.to_json())
     elif markdown:
+        from trtplug.assembly import registry_for
         from trtplug.covering.markdown import matrix
+        from trtplug.settings import Settings
 
-        typer.echo(matrix(report), nl=False)
+        if report.kind == "model":
+            raise typer.BadParameter("--markdown is of ops; a model is shown as a table, with --json or with --html")
+        typer.echo(matrix(report, registry_for(Settings.of(dict(report.settings)))), nl=False)
     else:
         report.print()
     _check_share(report, fail_under)

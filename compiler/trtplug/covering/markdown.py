@@ -2,39 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from trtplug.covering.cells import DTYPES, Cell, Fate, cells
+from trtplug.covering.memory import remembered
 from trtplug.covering.ops import OpCoverage, OpStatus
+from trtplug.covering.opsets import overload
 from trtplug.covering.report import CoverageReport
+from trtplug_registry import Registry
 
-_DTYPES = ("float32", "float16", "bfloat16", "int32", "int64", "bool")
+LEGEND = """\
+A dtype's cell, for static and symbolic sizes: ● a converter takes both, ○ static ones only; ◆ it is decomposed into ops
+that are taken, for both, ◇ for static ones only; ✗ it is refused, and the last column says why; – eager has no such
+call; ? nobody knows: no call could be guessed. The dtype is that of the leading tensor, or of the result where there is
+none.
+"""
+
+_MARKS: Mapping[Fate, tuple[str, str]] = {
+    Fate.CONVERTED: ("○", "●"),
+    Fate.DECOMPOSED: ("◇", "◆"),
+    Fate.REFUSED: ("✗", "✗"),
+    Fate.NOT_APPLICABLE: ("–", "–"),
+    Fate.UNKNOWN: ("?", "?"),
+}
 
 
-def matrix(report: CoverageReport) -> str:
+def matrix(report: CoverageReport, registry: Registry) -> str:
     """One row for each op: what becomes of it, in which dtypes, for which shapes, and what restricts it.
 
-    A dtype's cell is ``●`` where a converter takes symbolic sizes too, ``○`` where static ones only, and empty where
-    the dtype is refused. Dtypes are those of the leading tensor argument, over all converters of the op.
+    Args:
+        report: of an opset or an op.
+        registry: that it is of; asked about each dtype.
     """
-    heads = ["op", "status", *_DTYPES, "restrictions, what it becomes, or why not"]
-    rows = [heads, ["---", "---", *[":-:"] * len(_DTYPES), "---"], *(_row(op) for op in report.ops)]
-    lines = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
-    return f"{report.summary()}.\n\n{lines}\n"
+    found = cells_of(report.ops, registry)
+    heads = ["op", "status", *DTYPES, "restrictions, what it becomes, or why not"]
+    lines = [line(heads), line(["---", "---", *[":-:"] * len(DTYPES), "---"])]
+    lines += [row(op, found[op.op]) for op in report.ops]
+    rows = "\n".join(lines)
+    return f"{report.summary()}. {summary([cell for each in found.values() for cell in each])}\n\n{rows}\n"
 
 
-def _row(op: OpCoverage) -> list[str]:
-    cells = []
+def cells_of(ops: Iterable[OpCoverage], registry: Registry) -> dict[str, tuple[Cell, ...]]:
+    """The cells of each op, by its name; what is found out is kept for the next time."""
+    with remembered(registry) as known:
+        return {op.op: cells(registry, found, known) for op in ops if (found := overload(op.op)) is not None}
+
+
+def summary(every: Sequence[Cell]) -> str:
+    """How many cells of each kind, in words."""
+    count = {fate: sum(cell.fate is fate for cell in every) for fate in Fate}
+    runs = [cell for cell in every if cell.runs]
+    unknown = f", {count[Fate.UNKNOWN]} unknown" if count[Fate.UNKNOWN] else ""
+    return (
+        f"{len(every)} cells: {count[Fate.CONVERTED]} converted and {count[Fate.DECOMPOSED]} decomposed"
+        f" ({sum(cell.dynamic for cell in runs)} of these with symbolic sizes too), {count[Fate.REFUSED]} refused,"
+        f" {count[Fate.NOT_APPLICABLE]} that eager has not{unknown}."
+    )
+
+
+def line(parts: Iterable[str]) -> str:
+    return f"| {' | '.join(part.replace('|', '/') for part in parts)} |"
+
+
+def row(op: OpCoverage, found: Sequence[Cell]) -> str:
+    """An op's line of the table."""
     usable = [candidate for candidate in op.candidates if candidate.unavailable is None]
-    for dtype in _DTYPES:
-        taking = [candidate for candidate in usable if dtype in candidate.dtypes]
-        cells.append("" if not taking else "●" if any(c.dynamic_shapes for c in taking) else "○")
-    return [f"`{op.op}`", op.status.value, *cells, _words(op, [c.because for c in usable])]
+    marks = [_MARKS[cell.fate][cell.dynamic] for cell in found]
+    return line([f"`{op.op}`", op.status.value, *marks, _words(op, [c.because for c in usable], found)])
 
 
-def _words(op: OpCoverage, because: Iterable[Mapping[str, str]]) -> str:
+def _words(op: OpCoverage, because: Iterable[Mapping[str, str]], found: Sequence[Cell]) -> str:
+    refused: dict[str, list[str]] = {}
+    for cell in found:
+        if cell.fate is Fate.REFUSED:
+            refused.setdefault(cell.why, []).append(cell.dtype)
+    why = [f"✗ {', '.join(dtypes)}: {text}" for text, dtypes in refused.items()]
     if op.status is OpStatus.DECOMPOSED:
-        return "→ " + ", ".join(f"`{name}`" for name in op.decomposes_to)
+        return "; ".join(["→ " + ", ".join(f"`{name}`" for name in op.decomposes_to), *why])
     if op.reasons:
         return "; ".join(reason.because or reason.seen for reason in op.reasons)
-    found = dict.fromkeys(f"{name}: {why}" for each in because for name, why in each.items())
-    return "; ".join(found) or (op.by if op.status is OpStatus.FOLDED else "")
+    said = dict.fromkeys(f"{name}: {words}" for each in because for name, words in each.items())
+    return "; ".join([*said, *why]) or (op.by if op.status is OpStatus.FOLDED else "")

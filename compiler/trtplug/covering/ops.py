@@ -7,7 +7,7 @@ import enum
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._ops import OpOverload
@@ -16,6 +16,9 @@ from torch.utils import _pytree as pytree
 
 from trtplug.errors import op_name
 from trtplug_registry import Converter, Reason, ReasonCode, Registry, nature, qualified_name
+
+if TYPE_CHECKING:
+    from trtplug.lowering import Lowered
 
 
 class OpStatus(enum.StrEnum):
@@ -178,18 +181,15 @@ def follow(registry: Registry, op: OpOverload) -> dict[str, Any]:
     if op not in registry.decompositions and not _is_composite(op) and schema.returns and not schema.is_mutable:
         return _unsupported(op, alone)
     from trtplug.covering.samples import sample
-    from trtplug.lowering import Lifted, lower_lifted  # most questions are answered without lowering anything
 
-    with _quiet():
+    with quiet():
         graph_module = sample(op)
         if graph_module is None:
             return _unsupported(op, f"{alone}; it is written with other ops, but no call could be guessed to follow it")
-        name = next((node.name for node in _calls(graph_module)), "")
-        spec = pytree.tree_flatten(((), {}))[1]
-        names = tuple(node.name for node in graph_module.graph.find_nodes(op="placeholder"))
-        lowered = lower_lifted(Lifted(graph_module, spec, spec, names, (), {}, False), {}, registry)
-    fate = lowered.history.get(name)
-    remaining = list(_calls(lowered.graph_module))
+        name = next((node.name for node in calls(graph_module)), "")
+        result = lowered(registry, graph_module)
+    fate = result.history.get(name)
+    remaining = list(calls(result.graph_module))
     left = sorted({op_name(node) for node in remaining if not registry.lookup(node)})
     if left:
         others = ", ".join(other for other in left if other != qualified_name(op))
@@ -202,6 +202,15 @@ def follow(registry: Registry, op: OpOverload) -> dict[str, Any]:
     }
 
 
+def lowered(registry: Registry, graph_module: GraphModule) -> Lowered:
+    """What lowering makes of a graph from `trtplug.covering.samples`, which is changed."""
+    from trtplug.lowering import Lifted, lower_lifted  # most questions are answered without lowering anything
+
+    spec = pytree.tree_flatten(((), {}))[1]
+    names = tuple(node.name for node in graph_module.graph.find_nodes(op="placeholder"))
+    return lower_lifted(Lifted(graph_module, spec, spec, names, (), {}, False), {}, registry)
+
+
 def _unsupported(op: OpOverload, seen: str) -> dict[str, Any]:
     reason = Reason(ReasonCode.NO_CONVERTER, seen=seen, because=nature(op))
     return {
@@ -212,10 +221,10 @@ def _unsupported(op: OpOverload, seen: str) -> dict[str, Any]:
     }
 
 
-def _calls(graph_module: GraphModule) -> Iterator[Node]:
+def calls(graph_module: GraphModule) -> Iterator[Node]:
     """The calls of ops; getitems and size arithmetic are none."""
     for node in graph_module.graph.nodes:
-        if node.op == "call_function" and isinstance(node.target, OpOverload):
+        if node.op == "call_function" and isinstance(node.target, OpOverload) and not _is_size_arithmetic(node.target):
             yield node
 
 
@@ -226,7 +235,7 @@ def _is_composite(op: OpOverload) -> bool:
     )
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801  # reads like the context manager that it is
+class quiet(warnings.catch_warnings):  # noqa: N801  # reads like the context manager that it is
     """Without Torch's words about guesses that it refuses."""
 
     def __enter__(self) -> Any:

@@ -28,11 +28,11 @@ def overloads_in(subject: str, registry: Registry) -> tuple[OpOverload, ...]:
         UnknownNameError: it stands for nothing here.
     """
     if subject == CORE:
-        return tuple(found for name in _names("aten") if _is_core(name) and (found := _overload(name)) is not None)
+        return tuple(found for name in _names("aten") if _is_core(name) and (found := overload(name)) is not None)
     if subject == ALL:
         return tuple(op for op in _overloads("aten") if not op._schema.is_mutable and not is_out(op))
     if subject == ZOO:
-        return tuple(found for name in zoo() if (found := _overload(name)) is not None)
+        return tuple(found for name in zoo() if (found := overload(name)) is not None)
     if subject == CLAIMED:
         return registry.targets
     if "." in subject or "::" in subject:
@@ -69,7 +69,7 @@ def is_out(op: OpOverload) -> bool:
     return any(argument.is_out for argument in op._schema.arguments)
 
 
-def _overload(name: str) -> OpOverload | None:
+def overload(name: str) -> OpOverload | None:
     """The overload of a qualified name such as ``aten::add.Tensor`` or ``aten::relu``, if it is registered."""
     space, _, rest = name.partition("::")
     op, _, overload = rest.partition(".")
@@ -85,7 +85,7 @@ def _is_core(name: str) -> bool:
 
 
 def _overloads(space: str) -> tuple[OpOverload, ...]:
-    return tuple(found for name in _names(space) if (found := _overload(name)) is not None)
+    return tuple(found for name in _names(space) if (found := overload(name)) is not None)
 
 
 def _names(space: str) -> list[str]:

@@ -17,9 +17,10 @@ from trtplug.testing.drawn import DrawnCall, Layout, call_of
 from trtplug.testing.errors import LawViolationError, NotApplicableError, UndescribedError, UnprovenError
 from trtplug.testing.graphs import CallGraph, call_graph
 from trtplug.testing.laws import Law, check_converter
+from trtplug.testing.lowered import LoweredCase, check_lowering, lowered_cases
 from trtplug.testing.passes import admissible_order, check_pass
 from trtplug.testing.profiles import CI, NIGHTLY, Profile
-from trtplug.testing.running import registry_of, run_op
+from trtplug.testing.running import registry_of, run_lowered_op, run_op
 from trtplug.testing.symbolic import SizeOf
 from trtplug.testing.verdicts import check_registry
 
@@ -32,6 +33,7 @@ __all__ = [
     "LawCase",
     "LawViolationError",
     "Layout",
+    "LoweredCase",
     "Mismatch",
     "NotApplicableError",
     "PluginCase",
@@ -46,12 +48,15 @@ __all__ = [
     "call_of",
     "calls",
     "check_converter",
+    "check_lowering",
     "check_pass",
     "check_registry",
     "law_cases",
+    "lowered_cases",
     "mismatch",
     "plugin_cases",
     "registry_of",
+    "run_lowered_op",
     "run_op",
     "values",
 ]

@@ -159,7 +159,7 @@ def draw_dynamic(
     if all(span.min == span.max for span in ranges.values()):
         reject()
     symbolic.restrict(ranges)
-    if takes(trial, symbolic) != (domain is None):
+    if trial.claims(symbolic.graph.node) != (domain is None):
         reject()
     return DynamicCall(symbolic, well.tensors, constants, ranges)
 
@@ -169,12 +169,6 @@ def _with_sizes(data: st.DataObject, well: WellFormed) -> WellFormed:
     shape = data.draw(st.tuples(st.integers(2, 5), st.integers(2, 5)), label="sizes beside it")
     call = dataclasses.replace(well.call, beside={"beside": TensorFacts(shape, torch.float32)})
     return WellFormed(call, {"beside": torch.zeros(shape)}, well.eager)
-
-
-def takes(trial: Trial, symbolic: SymbolicCall) -> bool:
-    """Whether the registry's own candidate for the node is this converter, as far as the domain goes."""
-    explanation = trial.registry.explain(symbolic.graph.node)
-    return any(c.converter is trial.converter and c.reason is None for c in explanation.candidates)
 
 
 def call_at(symbolic: SymbolicCall, point: Point, fixed: Mapping[str, torch.Tensor]) -> DrawnCall | None:

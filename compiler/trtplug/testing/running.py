@@ -6,16 +6,21 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import sympy
 import torch
+from torch import fx, nn
 from torch._ops import OpOverload
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from trtplug.convert import convert
 from trtplug.errors import ConversionError
+from trtplug.lowering import Lifted, lower_lifted
+from trtplug.partition import extract, link, partition
 from trtplug.ranges import Range
 from trtplug.testing.drawn import DrawnCall, call_of, static_shape
 from trtplug.testing.graphs import allowed_results, call_graph
-from trtplug.testing.symbolic import Plan, SizeOf, symbolic_call
+from trtplug.testing.symbolic import Plan, SizeOf, SymbolicCall, symbolic_call
 from trtplug_registry import (
     Converter,
     LoweringPass,
@@ -79,8 +84,54 @@ def run_op(
         graph = call_graph(call, tensors, constants, allowed)
         network = convert(graph.module, lambda node: forced or _asked(registry, node), name="call")
         return tuple(network.lift()(*graph.inputs(tensors)))
-    plan = Plan({place: tuple(axes) for place, axes in symbolic.items()}, dict(sizes or {}))
-    traced = _example(call, plan, example or {})
+    dynamic, spans = _dynamic(call, tensors, constants, symbolic, example or {}, ranges or {}, sizes or {}, allowed)
+    network = convert(dynamic.graph.module, lambda node: forced or _asked(registry, node), ranges=spans, name="call")
+    return tuple(network.lift()(*dynamic.graph.inputs(tensors)))
+
+
+def run_lowered_op(
+    registry: Registry,
+    op: OpOverload,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    constants: Sequence[str] = (),
+    symbolic: Mapping[str, Sequence[int]] | None = None,
+    example: Mapping[str, Sequence[int]] | None = None,
+    ranges: Mapping[str, Sequence[tuple[int, int]]] | None = None,
+    sizes: Mapping[str, SizeOf] | None = None,
+    beside: Mapping[str, torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, ...]:
+    """Lowers one call of an op, converts what the registry takes of it and runs the whole; arguments as for `run_op`.
+
+    Raises:
+        ConversionError: a conversion fails.
+    """
+    call, tensors = call_of(op, tuple(args), kwargs or {})
+    call = dataclasses.replace(call, beside={place: describe_tensor(t) for place, t in (beside or {}).items()})
+    tensors |= beside or {}
+    if symbolic:
+        dynamic, spans = _dynamic(call, tensors, constants, symbolic, example or {}, ranges or {}, sizes or {})
+        linked, _, _ = lowered_module(registry, dynamic.graph.module, spans)
+        return tuple(linked(*dynamic.graph.inputs(tensors)))
+    graph = call_graph(call, tensors, constants)
+    linked, _, _ = lowered_module(registry, graph.module, {})
+    return tuple(linked(*graph.inputs(tensors)))
+
+
+def _dynamic(
+    call: DrawnCall,
+    tensors: Mapping[str, torch.Tensor],
+    constants: Sequence[str],
+    symbolic: Mapping[str, Sequence[int]],
+    example: Mapping[str, Sequence[int]],
+    ranges: Mapping[str, Sequence[tuple[int, int]]],
+    sizes: Mapping[str, SizeOf],
+    allowed: Sequence[int] | None = None,
+) -> tuple[SymbolicCall, dict[sympy.Symbol, Range]]:
+    """The call with symbolic sizes, and their ranges."""
+    plan = Plan({place: tuple(axes) for place, axes in symbolic.items()}, dict(sizes))
+    traced = _example(call, plan, example)
     drawn = {
         place: tensors[place] if place in constants else torch.ones(static_shape(facts), dtype=facts.dtype)
         for place, facts in traced.tensors.items()
@@ -89,14 +140,56 @@ def run_op(
     if dynamic is None:
         raise ConversionError(f"no size of {traced} can be symbolic")
     spans = {symbol: Range(hint, hint, hint) for symbol, hint in dynamic.hints.items()}
-    for place, limits in (ranges or {}).items():
+    for place, limits in ranges.items():
         for axis, (low, high) in zip(symbolic[place], limits):
             size = dynamic.shapes[place][axis]
             if size in spans:
                 spans[size] = Range(low, dynamic.hints[size], high)
     dynamic.restrict(spans)
-    network = convert(dynamic.graph.module, lambda node: forced or _asked(registry, node), ranges=spans, name="call")
-    return tuple(network.lift()(*dynamic.graph.inputs(tensors)))
+    return dynamic, spans
+
+
+def lowered_module(
+    registry: Registry, graph_module: fx.GraphModule, ranges: Mapping[sympy.Symbol, Range]
+) -> tuple[fx.GraphModule, tuple[Node, ...], int]:
+    """A graph lowered, partitioned and converted: the module that runs it, what is left to Torch, how many blocks.
+
+    Args:
+        registry: decides.
+        graph_module: changed in place.
+        ranges: of its symbols.
+
+    Raises:
+        ConversionError: a converter fails on what it claims.
+    """
+    spec = pytree.tree_flatten(((), {}))[1]
+    names = tuple(node.name for node in graph_module.graph.find_nodes(op="placeholder"))
+    lowered = lower_lifted(Lifted(graph_module, spec, spec, names, (), {}, False), ranges, registry, strict=True)
+    parts = partition(lowered.graph_module, lambda node: bool(registry.lookup(node)), min_block_size=1)
+    runners: list[nn.Module] = []
+    for block in parts.blocks:
+        inner = extract(lowered.graph_module, block)
+        verdicts = {node.name: registry.lookup(node).converter for node in (*block.nodes, *block.copies)}
+
+        def converter_of(node: Node, verdicts: Mapping[str, Converter | None] = verdicts) -> Converter:
+            found = verdicts[node.name]
+            assert found is not None
+            return found
+
+        runners.append(_Runner(convert(inner, converter_of, ranges=ranges, name="block").lift()))
+    return link(lowered.graph_module, parts, runners), parts.torch_nodes, len(parts.blocks)
+
+
+class _Runner(nn.Module):
+    """A lifted network in the place of an engine; sizes arrive as ints."""
+
+    def __init__(self, lifted: fx.GraphModule) -> None:
+        super().__init__()
+        self.lifted = lifted
+
+    def forward(self, *inputs: Any) -> Any:
+        with torch.no_grad():
+            return self.lifted(*(value if isinstance(value, torch.Tensor) else torch.tensor(value) for value in inputs))
 
 
 def _example(call: DrawnCall, plan: Plan, example: Mapping[str, Sequence[int]]) -> DrawnCall:

@@ -19,6 +19,7 @@ def script(
     converter: str = "",
     dynamic: str = "",
     registry: str = "trtplug.registry()",
+    runner: str = "run_op",
 ) -> str:
     """Python code that builds the call's arguments, runs eager and trtplug, and prints both.
 
@@ -29,12 +30,13 @@ def script(
         converter: the id of the converter, where it must be a given one.
         dynamic: further arguments of `run_op`, as code, for symbolic sizes.
         registry: an expression for the registry.
+        runner: the function that runs the call: ``run_op`` converts it, ``run_lowered_op`` lowers it first.
     """
     lines = [
         "import torch",
         "import trtplug",
         "from math import inf, nan",
-        f"from trtplug.testing import {'SizeOf, ' if 'SizeOf(' in dynamic else ''}run_op",
+        f"from trtplug.testing import {'SizeOf, ' if 'SizeOf(' in dynamic else ''}{runner}",
         "",
     ]
     names = {place: place.replace("[", "_").replace("]", "") for place in tensors}
@@ -53,7 +55,7 @@ def script(
     extra += f", converter={converter!r}" if converter else ""
     extra += f", beside={{{', '.join(f'{place!r}: {names[place]}' for place in call.beside)}}}" if call.beside else ""
     extra += f", {dynamic}" if dynamic else ""
-    lines.append(f"print('trtplug:', run_op({registry}, {op}, args, kwargs{extra}))")
+    lines.append(f"print('trtplug:', {runner}({registry}, {op}, args, kwargs{extra}))")
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ import torch
 from hypothesis import assume, given, reject, seed
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
+from torch.fx import Node
 
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine
@@ -229,6 +230,11 @@ class Trial:
         marked = call.replace_tensors(lambda at, facts: facts._replace(constant=facts.constant or at == place))
         return self.converter.domain.refusal(marked.arguments) is None
 
+    def claims(self, node: Node) -> bool:
+        """Whether the registry's own candidate for the node is this converter, as far as the domain goes."""
+        explanation = self.registry.explain(node)
+        return any(c.converter is self.converter and c.reason is None for c in explanation.candidates)
+
     def graph(self, well: WellFormed, constants: Sequence[str]) -> CallGraph:
         """The call's graph; rejects a call whose metadata function refuses what eager takes: no graph can hold it."""
         try:
@@ -292,10 +298,16 @@ class Trial:
         dynamic: str = "",
     ) -> NoReturn:
         """Raises the violation, with a script that shows it."""
-        code = script(call, tensors, constants, converter=self.converter.id, dynamic=dynamic, registry=self.source)
+        code = self.script(call, tensors, constants, dynamic)
         raise LawViolationError(
             f"{self.law} does not hold for {self.name}:\n{call}\n{what}\n\nReproduce with:\n\n{code}\n"
         )
+
+    def script(
+        self, call: DrawnCall, tensors: Mapping[str, torch.Tensor], constants: Sequence[str], dynamic: str
+    ) -> str:
+        """Code that shows what the trial saw."""
+        return script(call, tensors, constants, converter=self.converter.id, dynamic=dynamic, registry=self.source)
 
 
 def run_eager(call: DrawnCall, tensors: Mapping[str, torch.Tensor]) -> Any:

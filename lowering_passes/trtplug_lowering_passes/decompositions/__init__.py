@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import _decomp as torch_decompositions
 from torch._ops import OpOverload
+from torch.utils import _pytree as pytree
 
 from trtplug_lowering_passes.decompositions import (
     attention,
@@ -27,6 +29,7 @@ from trtplug_lowering_passes.decompositions import (
     special,
     views,
 )
+from trtplug_lowering_passes.decompositions.shared import HALVES
 
 aten = torch.ops.aten
 
@@ -82,10 +85,10 @@ def decompositions() -> Mapping[OpOverload, Callable[..., Any]]:
     Composite ops are not in it: an op that is made of others says so itself, and lowering asks it.
     """
     table = {**_core(), **torch_decompositions.get_decompositions(_BEYOND_CORE)}
-    found = {
-        op: function
+    found: dict[OpOverload, Callable[..., Any]] = {
+        op: _promoted(function) if torch.Tag.pointwise in op.tags else function
         for op, function in table.items()
-        if isinstance(op, OpOverload) and not op._schema.is_mutable and torch.Tag.nondeterministic_seeded not in op.tags
+        if isinstance(op, OpOverload) and _is_wanted(op)
     }
     for module in _MODULES:
         found.update(module.TABLE)  # those refuse themselves what is random
@@ -100,6 +103,32 @@ def _of_loaded_libraries() -> Mapping[OpOverload, Callable[..., Any]]:
         if packet is not None:
             found[packet.default] = function
     return found
+
+
+def _is_wanted(op: OpOverload) -> bool:
+    """Values that are neither written nor random; of gradients, only core ones: an engine is for inference."""
+    gradient = op._schema.name.endswith(("_backward", "_backward_data")) and torch.Tag.core not in op.tags
+    return not op._schema.is_mutable and torch.Tag.nondeterministic_seeded not in op.tags and not gradient
+
+
+def _promoted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Torch's decomposition after eager's promotion: integers beside halves become halves, of fewer digits, first.
+
+    Torch's own go to float32 at once, where a large integer that is infinite as a half stays finite.
+    """
+
+    @functools.wraps(function)
+    def promoted(*args: Any, **kwargs: Any) -> Any:
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        dtypes = {leaf.dtype for leaf in leaves if isinstance(leaf, torch.Tensor)}
+        common = functools.reduce(torch.promote_types, dtypes) if len(dtypes) > 1 else None
+        if common in HALVES:
+            whole = [isinstance(leaf, torch.Tensor) and not leaf.is_floating_point() for leaf in leaves]
+            leaves = [leaf.to(common) if one else leaf for leaf, one in zip(leaves, whole, strict=True)]
+            args, kwargs = pytree.tree_unflatten(leaves, spec)
+        return function(*args, **kwargs)
+
+    return promoted
 
 
 def _core() -> Mapping[Any, Any]:

@@ -14,8 +14,15 @@ aten = torch.ops.aten
 
 def cdist(x1: Tensor, x2: Tensor, p: float, compute_mode: int | None = None) -> Tensor:
     """The p-norm of each row's difference from each other row, [..., P, M] and [..., R, M] to [..., P, R]."""
-    distance: Tensor = torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
-    return distance
+    return _norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p)
+
+
+def _norm(difference: Tensor, p: float) -> Tensor:
+    """Along the last axis; of p = 0 the number of elements that are not 0, or nan where one is."""
+    if p == 0:
+        return difference.abs().ceil().clamp(max=1).sum(-1)
+    norm: Tensor = torch.linalg.vector_norm(difference, p, -1)
+    return norm
 
 
 def pdist(self: Tensor, p: float = 2.0) -> Tensor:
@@ -24,8 +31,7 @@ def pdist(self: Tensor, p: float = 2.0) -> Tensor:
         raise NotImplementedError("pairs of rows whose number is not known")
     one, two = torch.triu_indices(self.size(0), self.size(0), 1, device=self.device).unbind(0)
     difference = torch.index_select(self, 0, one) - torch.index_select(self, 0, two)
-    distance: Tensor = torch.linalg.vector_norm(difference, p, 1)
-    return distance
+    return _norm(difference, p)
 
 
 def embedding_renorm(self: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> Tensor:

@@ -230,7 +230,13 @@ def rrelu(
     return torch.nn.functional.leaky_relu(self, (lower + upper) / 2)
 
 
+def ldexp(self: Tensor, other: Tensor) -> Tensor:
+    """self times 2 to the other, which is rounded to its own dtype first."""
+    return self * torch.pow(2.0, other if other.is_floating_point() else other.to(torch.float32))
+
+
 TABLE: Table = {
+    aten.ldexp.Tensor: ldexp,
     aten.signbit.default: signbit,
     aten.copysign.Tensor: copysign,
     aten.copysign.Scalar: copysign_number,

@@ -66,12 +66,7 @@ def max_pool_with_indices(
     )
     tables = []
     for k, s, p, d, size in steps:
-        reach = size + 2 * p - d * (k - 1) - 1
-        count = (-(-reach // s) if ceil_mode else reach // s) + 1
-        if ceil_mode:
-            if not isinstance(size, int):
-                raise NotImplementedError("whether the last window starts in the padding depends on the size")
-            count -= (count - 1) * s >= size + p
+        count = _windows(size, k, s, p, d, ceil_mode)
         index = (places(count, self) * s - p).unsqueeze(1) + places(k, self) * d
         tables.append((index, (index >= 0) & (index < size)))
     return _maxima(self, tables)
@@ -119,6 +114,72 @@ def _maxima(self: Tensor, tables: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tens
     return values, torch.gather(place.expand(chosen.shape), -1, best).squeeze(-1)
 
 
+def whole_averages(
+    self: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    axes: int = 2,
+) -> Tensor:
+    """Of int64, which eager sums and divides as integers, and TensorRT does not pool: one axis after the other."""
+    if self.dtype != torch.int64:
+        raise NotImplementedError("floats have a converter")
+    kernel = _spread(kernel_size, axes)
+    strides = _spread(stride, axes) if len(stride) else kernel
+    x, count = self, torch.ones((), dtype=torch.int64, device=self.device)
+    for axis, (k, s, p) in zip(range(-axes, 0), zip(kernel, strides, _spread(padding, axes), strict=True), strict=True):
+        size = self.size(axis)
+        windows = _windows(size, k, s, p, 1, ceil_mode)
+        index = (places(windows, self) * s - p).unsqueeze(1) + places(k, self)
+        inside = (index >= 0) & (index < size)
+        counted = index < size + p if count_include_pad else inside
+        taken = torch.index_select(x, axis, index.clamp(min=0, max=size - 1).reshape(-1)).movedim(axis, -1)
+        taken = torch.where(inside, taken.unflatten(-1, index.shape), torch.zeros((), dtype=x.dtype, device=x.device))
+        x = taken.sum(-1).movedim(-1, axis)
+        count = count.unsqueeze(-1) * counted.sum(-1)
+    whole = count if divisor_override is None else torch.full_like(count, divisor_override)
+    return torch.div(x, whole, rounding_mode="trunc")
+
+
+def whole_averages_1d(
+    self: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    return whole_averages(self, kernel_size, stride, padding, ceil_mode, count_include_pad, axes=1)
+
+
+def whole_averages_3d(
+    self: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    how = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return whole_averages(self, *how, axes=3)
+
+
+def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    """How many windows there are; with ceil_mode the last one may stick out, but begins in the data or before it."""
+    reach = size + 2 * padding - dilation * (kernel - 1) - 1
+    count = (-(-reach // stride) if ceil_mode else reach // stride) + 1
+    if ceil_mode:
+        if not isinstance(size, int):
+            raise NotImplementedError("whether the last window starts in the padding depends on the size")
+        count -= (count - 1) * stride >= size + padding
+    return count
+
+
 def max_pool_backward(
     grad_output: Tensor,
     self: Tensor,
@@ -149,7 +210,9 @@ def average_pool_backward(
     if ceil_mode or (any(padding) and not count_include_pad and divisor_override is None):
         raise NotImplementedError("windows of unequal size")
     volume = math.prod(kernel)
-    share = grad_output.reshape(1, -1, 1, grad_output.shape[-2:].numel()) / (divisor_override or volume)
+    share = grad_output.reshape(1, -1, 1, grad_output.shape[-2:].numel())
+    divisor = divisor_override or volume
+    share = share / divisor if share.is_floating_point() else torch.div(share, divisor, rounding_mode="trunc")
     columns = share.expand(1, share.size(1), volume, share.size(3)).flatten(1, 2)
     steps = _spread(stride, 2) if len(stride) else kernel
     laid: Tensor = aten.col2im.default(columns, self.shape[-2:], kernel, [1, 1], padding, steps)
@@ -178,6 +241,9 @@ TABLE: Table = {
     aten.adaptive_avg_pool1d.default: adaptive_average,
     aten._adaptive_avg_pool2d.default: adaptive_average,
     aten._adaptive_avg_pool3d.default: adaptive_average,
+    aten.avg_pool1d.default: whole_averages_1d,
+    aten.avg_pool2d.default: whole_averages,
+    aten.avg_pool3d.default: whole_averages_3d,
     aten.adaptive_max_pool2d.default: adaptive_maximum,
     aten.adaptive_max_pool3d.default: adaptive_maximum,
     aten.max_pool2d_with_indices.default: max_pool_with_indices,

@@ -1,0 +1,308 @@
+"""How drawn calls are arranged so that eager takes them, family by family: shapes that fit, places that exist."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from trtplug_registry import (
+    FLOATS,
+    INTS,
+    Choose,
+    Domain,
+    ListOf,
+    Only,
+    Relation,
+    Spec,
+    Static,
+    Tensor,
+    same_dtype,
+)
+
+Arrange = Callable[[dict[str, Any], Choose], None]
+
+FLOAT, ANY = Tensor(FLOATS, rank=(0, 5)), Tensor(rank=(0, 5))
+SOME = Tensor(rank=(1, 4), zero_size=False)
+PLACES = Tensor(INTS[1:], rank=(1, 1))
+YES_NO = Only(False, True)
+
+
+def arranged(name: str, arrange: Arrange, *arguments: str) -> Relation:
+    return Relation(name, arguments, None, arrange)
+
+
+def shaped(facts: Any, *sizes: int) -> Any:
+    return facts._replace(shape=sizes)
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+def windows(axes: int, others: Sequence[str] = ()) -> Arrange:
+    """Kernel, stride, padding, dilation that fit into the image; the other tensors are of the windows' shape."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        kernel, stride = ([choose.integer(1, most) for _ in range(axes)] for most in (3, 3))
+        dilated = "dilation" in call
+        dilation = [choose.integer(1, 2) if dilated else 1 for _ in range(axes)]
+        padding = [choose.integer(0, k // 2) for k in kernel]
+        reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+        sizes = [max(1, r - 2 * p) + choose.integer(0, 4) for r, p in zip(reach, padding, strict=True)]
+        lead = (*call["self"].shape[: -axes - 1], choose.integer(1, 3))
+        call["self"] = shaped(call["self"], *lead, *sizes)
+        call |= {"kernel_size": kernel, "stride": stride, "padding": padding}
+        call |= {"dilation": dilation} if dilated else {}
+        count = [
+            (size + 2 * p - r + (s - 1 if call.get("ceil_mode") else 0)) // s + 1
+            for size, p, r, s in zip(sizes, padding, reach, stride, strict=True)
+        ]
+        if call.get("ceil_mode"):
+            count = [n - ((n - 1) * s >= size + p) for n, s, size, p in zip(count, stride, sizes, padding, strict=True)]
+        for name in others:
+            call[name] = shaped(call[name], *lead, *count)
+        if "indices" in call:
+            call["indices"] = call["indices"]._replace(values=(0, math.prod(sizes) - 1))
+
+    return arrange
+
+
+def of_windows(axes: int) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether gradients have the windows' shape, which eager takes on trust, and may end the process."""
+
+    def holds(call: Mapping[str, Any]) -> bool:
+        of = (call[name] for name in ("kernel_size", "stride", "padding"))
+        dilation = call.get("dilation") or [1] * axes
+        shape = list(call["self"].shape)
+        for axis, (k, s, p, d) in enumerate(zip(*of, dilation, strict=True), len(shape) - axes):
+            reach = shape[axis] + 2 * p - d * (k - 1) - 1
+            count = (-(-reach // s) if call.get("ceil_mode") else reach // s) + 1
+            shape[axis] = count - bool(call.get("ceil_mode") and (count - 1) * s >= shape[axis] + p)
+        return all(list(call[name].shape) == shape for name in ("grad_output", "indices") if name in call)
+
+    return holds
+
+
+def convolved(call: dict[str, Any], choose: Choose) -> None:
+    axes, groups, transposed = call["weight"].rank - 2, choose.integer(1, 2), call["transposed"]
+    kernel, stride, dilation = ([choose.integer(1, most) for _ in range(axes)] for most in (3, 3, 2))
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    padding = [choose.integer(0, r // 2) for r in reach]
+    sizes = [max(1, r + 1 - 2 * p) + choose.integer(0, 3) for r, p in zip(reach, padding, strict=True)]
+    inner, outer, batch = choose.integer(1, 2), choose.integer(1, 2), choose.integer(1, 2)
+    if transposed:
+        after = [(n - 1) * s - 2 * p + r + 1 for n, s, p, r in zip(sizes, stride, padding, reach, strict=True)]
+        after = [max(1, size) for size in after]
+    else:
+        after = [(n + 2 * p - r - 1) // s + 1 for n, s, p, r in zip(sizes, stride, padding, reach, strict=True)]
+    maps = (groups * inner, outer) if transposed else (groups * outer, inner)
+    call["input"] = shaped(call["input"], batch, groups * inner, *sizes)
+    call["weight"] = shaped(call["weight"], *maps, *kernel)
+    call["grad_output"] = shaped(call["grad_output"], batch, groups * outer, *after)
+    for name in ("input", "weight", "grad_output"):
+        call[name] = call[name]._replace(values=(-1e3, 1e3))
+    call |= {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    call |= {"bias_sizes": [groups * outer], "output_padding": [0] * axes}
+
+
+def folded(call: dict[str, Any], choose: Choose) -> None:
+    kernel, stride, dilation = ([choose.integer(1, most) for _ in range(2)] for most in (3, 2, 2))
+    padding = [choose.integer(0, 1) for _ in range(2)]
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    sizes = [max(1, r - 2 * p) + choose.integer(0, 3) for r, p in zip(reach, padding, strict=True)]
+    blocks = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(sizes, padding, reach, stride, strict=True)]
+    lead = call["self"].shape[:-2]
+    call["self"] = shaped(call["self"], *lead, choose.integer(1, 2) * math.prod(kernel), math.prod(blocks))
+    call |= {"output_size": sizes, "kernel_size": kernel, "dilation": dilation, "padding": padding, "stride": stride}
+
+
+def unfolded(call: dict[str, Any], choose: Choose) -> None:
+    size = call["self"].shape[call["dimension"]] if call["self"].rank else 1
+    call["size"] = choose.integer(1, max(1, size))
+    call["step"] = choose.integer(1, 3)
+
+
+def pooled(axes: int) -> Domain:
+    size = ListOf(Static(1, 4), shortest=axes, longest=axes)
+    return Domain(self=Tensor(FLOATS, rank=(axes + 1, axes + 2), zero_size=False), output_size=size)
+
+
+def per_axis(axes: int) -> dict[str, Spec]:
+    return {name: ListOf(Static(0, 3), shortest=axes, longest=axes) for name in ("kernel_size", "stride", "padding")}
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+def slices_at_places(source: str = "source") -> Arrange:
+    """A 1-D list of places along an axis, and a source of as many slices."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        whole = call["self"].shape
+        count = choose.integer(1, max(1, whole[call["dim"]])) if whole else 1
+        axis = call["dim"] % max(1, len(whole))
+        call["index"] = shaped(call["index"], count)._replace(values=(0, (whole[axis] if whole else 1) - 1))
+        if source in call:
+            call[source] = shaped(call[source], *whole[:axis], count, *whole[axis + 1 :]) if whole else call[source]
+            if not whole:
+                call[source] = shaped(call[source])
+
+    return arrange
+
+
+def kth(call: dict[str, Any], choose: Choose) -> None:
+    size = call["self"].shape[call["dim"]] if call["self"].rank else 1
+    call["k"] = choose.integer(1, size)
+
+
+def strided(call: dict[str, Any], choose: Choose) -> None:
+    """A view within the tensor's elements."""
+    room = math.prod(call["self"].shape) - 1
+    start = choose.integer(0, room)
+    room -= start
+    sizes, steps = [], []
+    for _ in range(choose.integer(0, 3)):
+        step = choose.integer(0, 3)
+        size = choose.integer(1, min(4, room // step + 1) if step else 3)
+        room -= step * (size - 1)
+        sizes.append(size)
+        steps.append(step)
+    call |= {"size": sizes, "stride": steps, "storage_offset": start}
+
+
+def one_place_each(call: dict[str, Any], choose: Choose) -> None:
+    """Strides of a contiguous tensor, so that no place is written twice."""
+    strided(call, choose)
+    size = [choose.integer(1, 2) for _ in range(2)]
+    room = math.prod(call["self"].shape)
+    size = size if math.prod(size) <= room else [1, 1]
+    call |= {"size": size, "stride": [size[1], 1], "storage_offset": choose.integer(0, room - math.prod(size))}
+    call["src"] = shaped(call["src"], *size)
+
+
+def put_places(call: dict[str, Any], choose: Choose) -> None:
+    """Distinct places where nothing accumulates: of equals eager leaves open which stays."""
+    room = math.prod(call["self"].shape)
+    count = choose.integer(1, 3) if call["accumulate"] else 1
+    call["index"] = shaped(call["index"], count)._replace(values=(-room, room - 1))
+    call["source"] = shaped(call["source"], count)
+
+
+def selected(call: dict[str, Any], choose: Choose) -> None:
+    shape = list(call["self"].shape)
+    size = shape.pop(call["dim"])
+    call["index"] = choose.integer(-size, size - 1)
+    call["src"] = shaped(call["src"], *shape)
+
+
+def sliced(call: dict[str, Any], choose: Choose) -> None:
+    shape = list(call["self"].shape)
+    axis = call["dim"] % len(shape)
+    start, end, step = choose.integer(-5, 4), choose.integer(-4, 6), choose.integer(1, 3)
+    shape[axis] = len(range(*slice(start, end, step).indices(shape[axis])))
+    call |= {"start": start, "end": end, "step": step, "src": shaped(call["src"], *shape)}
+
+
+def on_diagonal(call: dict[str, Any], choose: Choose) -> None:
+    """Two axes, an offset that leaves something, and a source as long as the diagonal."""
+    rank = call["self"].rank
+    one = choose.integer(-rank, rank - 1)
+    two = choose.one_of([axis for axis in range(-rank, rank) if (axis - one) % rank])
+    rows, columns = call["self"].shape[one], call["self"].shape[two]
+    call |= {"dim1": one, "dim2": two, "offset": choose.integer(1 - rows, columns - 1)}
+    if "src" in call:
+        offset = call["offset"]
+        length = min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns)
+        rest = [size for axis, size in enumerate(call["self"].shape) if axis not in (one % rank, two % rank)]
+        call["src"] = shaped(call["src"], *rest, length)
+
+
+def bags(call: dict[str, Any], choose: Choose) -> None:
+    rows = call["weight"].shape[0]
+    count = choose.integer(1, 4)
+    call["indices"] = shaped(call["indices"], count)._replace(values=(0, rows - 1))
+    call["offsets"] = shaped(call["offsets"], choose.integer(1, 3))._replace(values=(0, 0))
+    call["offsets"] = call["offsets"]._replace(dtype=call["indices"].dtype)
+
+
+def embedded(call: dict[str, Any], choose: Choose) -> None:
+    call["num_weights"] = choose.integer(1, 5)
+    call["indices"] = call["indices"]._replace(values=(0, call["num_weights"] - 1))
+    call["grad_output"] = shaped(call["grad_output"], *call["indices"].shape, choose.integer(1, 3))
+
+
+def classes(call: dict[str, Any], choose: Choose) -> None:
+    call["num_classes"] = choose.integer(1, 5)
+    call["self"] = call["self"]._replace(values=(0, call["num_classes"] - 1))
+
+
+def unequal_windows(call: dict[str, Any], choose: Choose) -> None:
+    lead = call["self"].shape[:-2]
+    sizes = [choose.integer(1, 5) for _ in range(2)]
+    call["self"] = shaped(call["self"], *lead, *sizes)
+    call["grad_output"] = shaped(call["grad_output"], *lead, *(choose.integer(1, size + 1) for size in sizes))
+
+
+def layer_normed(call: dict[str, Any], choose: Choose) -> None:
+    shape = call["input"].shape
+    kept = choose.integer(1, len(shape))
+    call["normalized_shape"] = list(shape[kept - 1 :]) if kept > 1 else list(shape[1:]) or list(shape)
+    inner = len(call["normalized_shape"])
+    statistics = (*shape[: len(shape) - inner], *[1] * inner)
+    for name in ("mean", "rstd"):
+        call[name] = shaped(call[name], *statistics)
+    call["grad_out"] = shaped(call["grad_out"], *shape)
+    for name in ("weight", "bias"):
+        call[name] = shaped(call[name], *call["normalized_shape"]) if call[name] is not None else None
+
+
+def group_normed(call: dict[str, Any], choose: Choose) -> None:
+    batch, group, each, size = (choose.integer(1, 3) for _ in range(4))
+    for name in ("grad_out", "input"):
+        call[name] = shaped(call[name], batch, group * each, size)
+    for name in ("mean", "rstd"):
+        call[name] = shaped(call[name], batch, group)
+    call["weight"] = shaped(call["weight"], group * each) if call["weight"] is not None else None
+    call |= {"N": batch, "C": group * each, "HxW": size, "group": group}
+
+
+def channels(*names: str) -> Arrange:
+    """Statistics and parameters of one element a channel."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        for name in names:
+            call[name] = shaped(call[name], call["input"].shape[1]) if call[name] is not None else None
+
+    return arrange
+
+
+def shuffled(factor: str, down: bool) -> Arrange:
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        by = call[factor] = choose.integer(1, 2)
+        *lead, count, high, wide = call["self"].shape
+        shape = (*lead, count, high * by, wide * by) if down else (*lead, count * by * by, high, wide)
+        call["self"] = shaped(call["self"], *shape)
+
+    return arrange
+
+
+def expanded(call: dict[str, Any], choose: Choose) -> None:
+    whole = call["self"].shape
+    kept = whole[choose.integer(0, len(whole)) :]
+    call["src"] = shaped(call["src"], *(1 if choose.integer(0, 3) == 0 else size for size in kept))
+
+
+def positive(*names: str) -> Arrange:
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        for name in names:
+            call[name] = call[name]._replace(values=(0.125, 4))
+
+    return arrange
+
+
+def normed(arguments: Mapping[str, Spec]) -> Domain:
+    given = [name for name in ("weight", "bias", "running_mean", "running_var") if name in arguments]
+    found = [same_dtype("input", *given), arranged("one a channel", channels(*given), *given, "input")]
+    if "running_var" in arguments:
+        found.append(arranged("positive variances", positive("running_var"), "running_var"))
+    return Domain(*found, **arguments)

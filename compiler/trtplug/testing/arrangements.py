@@ -105,6 +105,19 @@ def convolved(call: dict[str, Any], choose: Choose) -> None:
     call |= {"bias_sizes": [groups * outer], "output_padding": [0] * axes}
 
 
+def of_convolution(call: Mapping[str, Any]) -> bool:
+    """Whether the gradient has the result's shape, which eager takes on trust, and may end the process."""
+    image, weight, gradient = (call[name].shape for name in ("input", "weight", "grad_output"))
+    groups, transposed = call["groups"], call["transposed"]
+    maps = weight[1] * groups if transposed else weight[0]
+    inner = weight[0] if transposed else weight[1] * groups
+    sizes = []
+    for size, k, s, p, d in zip(image[2:], weight[2:], call["stride"], call["padding"], call["dilation"], strict=True):
+        reach = d * (k - 1)
+        sizes.append((size - 1) * s - 2 * p + reach + 1 if transposed else (size + 2 * p - reach - 1) // s + 1)
+    return tuple(gradient) == (image[0], maps, *sizes) and image[1] == inner
+
+
 def folded(call: dict[str, Any], choose: Choose) -> None:
     kernel, stride, dilation = ([choose.integer(1, most) for _ in range(2)] for most in (3, 2, 2))
     padding = [choose.integer(0, 1) for _ in range(2)]

@@ -22,6 +22,7 @@ from trtplug.testing.arrangements import (
     kth,
     layer_normed,
     normed,
+    of_convolution,
     of_windows,
     on_diagonal,
     one_place_each,
@@ -207,7 +208,7 @@ DESCRIPTIONS: Mapping[str, Domain] = {
     ),
     "aten::convolution_backward": Domain(
         same_dtype("input", "weight", "grad_output"),
-        arranged("windows", convolved, "input", "weight", "grad_output"),
+        Relation("windows", ("input", "weight", "grad_output"), of_convolution, convolved),
         grad_output=Tensor(FLOATS, rank=(3, 5), zero_size=False),
         input=Tensor(FLOATS, rank=(3, 5), zero_size=False),
         weight=Tensor(FLOATS, rank=(3, 5), zero_size=False),
@@ -311,7 +312,11 @@ DESCRIPTIONS: Mapping[str, Domain] = {
     ),
     "aten::median": Domain(self=Tensor(rank=(0, 4), zero_size=False)),
     "aten::nanmedian": Domain(self=Tensor(rank=(0, 4), zero_size=False)),
-    "aten::copy": Domain(arranged("a source that expands", expanded, "self", "src"), self=ANY, src=ANY),
+    "aten::copy": Domain(
+        arranged("a source that expands", expanded, "self", "src"),
+        self=ANY,
+        src=Tensor(rank=(0, 5), values=(-1e3, 1e3)),  # beyond integers' range, nobody defines a cast
+    ),
     "aten::fill.Tensor": Domain(self=ANY, value=Tensor(rank=(0, 0))),
     "aten::lerp.Scalar": Domain(
         same_dtype("self", "end"), broadcastable("self", "end"), self=FLOAT, end=FLOAT, weight=Static(-4, 4)

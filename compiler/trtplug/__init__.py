@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trtplug.artefacts import load, save
     from trtplug.assembly import registry
-    from trtplug.compilation import FallbackWarning, compile, explain
+    from trtplug.compilation import FallbackWarning
     from trtplug.compiled import CompiledModule
+    from trtplug.compiling import compile, explain
     from trtplug.covering import CoverageReport, coverage
     from trtplug.errors import (
         ArtefactError,
@@ -71,7 +72,8 @@ __all__ = [
 _HOME = {
     "trtplug.artefacts": ("load", "save"),
     "trtplug.assembly": ("registry",),
-    "trtplug.compilation": ("FallbackWarning", "compile", "explain"),
+    "trtplug.compilation": ("FallbackWarning",),
+    "trtplug.compiling": ("compile", "explain"),
     "trtplug.compiled": ("CompiledModule",),
     "trtplug.covering": ("CoverageReport", "coverage"),
     "trtplug.errors": (

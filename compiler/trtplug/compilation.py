@@ -13,17 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from trtplug.assembly import registry_for
 from trtplug.building import Builds, Plan
 from trtplug.cache import Finished, Found, Kept
+from trtplug.collector import collector_paused
 from trtplug.compiled import CompiledModule
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine, EngineModule
-from trtplug.errors import BuildError, ConversionError, ExecutorError, SettingsError, op_name
+from trtplug.errors import BuildError, ConversionError, ExecutorError, op_name
 from trtplug.executors import check_options, pick_executor
 from trtplug.logs import configure_log, log_report
 from trtplug.lowering import Lowered, lower
@@ -56,67 +55,6 @@ MOST_FAILURES = 3
 
 class FallbackWarning(UserWarning):
     """A converter raised, or TensorRT refused a block: the node is left to Torch, and the compilation goes on."""
-
-
-def compile(
-    model: nn.Module | Program | ExportedProgram,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    inputs: Any = None,
-    dynamic_shapes: Any = None,
-    registry: Registry | None = None,
-    progress: Progress | None = None,
-    **settings: Any,
-) -> CompiledModule:
-    """Compiles a model into TensorRT engines, with Torch for what TensorRT does not take.
-
-    Args:
-        model: a module, with `inputs` (or example `args`); or what `trace` or ``torch.export.export`` returned.
-        args, kwargs: example inputs, as in ``torch.export.export``.
-        inputs: `Input` descriptions instead of examples.
-        dynamic_shapes: as in ``torch.export.export``, with example inputs.
-        registry: what `trtplug.registry` returned; assembled from the settings where not given.
-        progress: called with the phase, the steps done and the steps in all, while engines are built.
-        settings: fields of `Settings`, by name.
-
-    Returns:
-        A module that is called as the model was; its ``report`` says what became of every node.
-
-    Raises:
-        TrtplugError: a setting or input description is wrong, or ``torch.export`` refuses the model. A node that cannot
-            be in TensorRT raises only under ``on_failure="raise"``.
-    """
-    chosen = Settings.of(settings)
-    if chosen.weight_check != Settings.weight_check:
-        raise SettingsError(
-            "weight_check is for torch.compile: a compiled module keeps its weights until update_weights"
-        )
-    assembled = registry if registry is not None else registry_for(chosen)
-    PROCESS.decide(chosen.tf32)  # before anything makes a builder
-    pick_executor(assembled, chosen.executor)  # a bad name costs nothing yet
-    run = Compilation(chosen, assembled, progress)
-    run.finished.open()
-    return run.finish(run.program(model, args, kwargs, inputs, dynamic_shapes))
-
-
-def explain(
-    model: nn.Module | Program | ExportedProgram,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    inputs: Any = None,
-    dynamic_shapes: Any = None,
-    registry: Registry | None = None,
-    **settings: Any,
-) -> CompilationReport:
-    """A dry run of `compile`: the partition, and the reasons for what stays in Torch. Builds nothing."""
-    chosen = Settings.of(settings)
-    run = Compilation(chosen, registry if registry is not None else registry_for(chosen), None)
-    lowered = run.lower(run.program(model, args, kwargs, inputs, dynamic_shapes))
-    with run.stage("partition"):
-        run.partition(lowered)
-    return run.report(lowered, (), "", suggestions=True)
 
 
 @dataclasses.dataclass
@@ -217,6 +155,7 @@ class Compilation:
         report = self.report(lowered, engines, executor.name)
         return CompiledModule(linked, lowered, tuple(engines), report, recipe=recipe)
 
+    @collector_paused()
     def partition(self, lowered: Lowered) -> None:
         self.parts = partition(
             lowered.graph_module,

@@ -94,7 +94,7 @@ class _Conversion:
             self.inputs.append(Binding(node.name, facts, (span.min,), (span.opt,), (span.max,), True, extents))
         else:
             shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
-            tensor = self.network.add_input(node.name, value.dtype, shape)
+            tensor = self.network.add_input(node.name, value.dtype, shape, [str(size) for size in value.shape])
             spans = [self._span(size) for size in value.shape]
             smallest, typical, largest = (tuple(getattr(s, part) for s in spans) for part in ("min", "opt", "max"))
             facts, extents = TensorFacts(shape, value.dtype), _extents(value.shape)

@@ -25,6 +25,13 @@ from trtplug_registry import (
 OPERANDS = ListOf(Either(Tensor(), Size()))
 STATES = ListOf(Tensor(), because="TensorRT's recurrences are tensors")
 
+NOT_NESTED = (
+    "TensorRT-RTX builds some conditionals and loops within conditionals and scans, and fails at others"
+    " (MyelinCheckException, graphScope.cpp)"
+)
+LEAF = Body(0, because=NOT_NESTED)
+SHALLOW = Body(1, because=NOT_NESTED)
+
 
 def _one_element(name: str) -> Relation:
     return Relation(
@@ -41,7 +48,7 @@ def _scalar(ctx: ConverterContext, condition: NetworkTensor) -> NetworkTensor:
 
 @converter(
     "higher_order::cond",
-    Domain(_one_element("pred"), pred=Tensor(BOOL, rank=(0, 8)), true_fn=Body(), false_fn=Body(), operands=OPERANDS),
+    Domain(_one_element("pred"), pred=Tensor(BOOL, rank=(0, 8)), true_fn=LEAF, false_fn=LEAF, operands=OPERANDS),
 )
 def cond(
     ctx: ConverterContext,
@@ -58,7 +65,7 @@ def cond(
 
 @converter(
     "higher_order::while_loop",
-    Domain(cond_fn=Body(), body_fn=Body(), carried_inputs=STATES, additional_inputs=OPERANDS),
+    Domain(cond_fn=LEAF, body_fn=SHALLOW, carried_inputs=STATES, additional_inputs=OPERANDS),
 )
 def while_loop(
     ctx: ConverterContext,
@@ -82,7 +89,7 @@ def while_loop(
 @converter(
     "higher_order::scan",
     Domain(
-        combine_fn=Body(),
+        combine_fn=LEAF,
         init=STATES,
         xs=ListOf(Tensor(rank=(1, 8), zero_size=False), shortest=1),
         additional_inputs=OPERANDS,

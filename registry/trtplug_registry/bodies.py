@@ -23,11 +23,13 @@ class BodyFacts(NamedTuple):
     Attributes:
         inputs, outputs: what its placeholders and results are, as `Call` has arguments.
         obstacle: what in it cannot be converted, in words, or "".
+        depth: how deep operators on graphs lie in each other in it; 0 where it holds none.
     """
 
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
     obstacle: str
+    depth: int = 0
 
     def __repr__(self) -> str:
         return f"a body of {len(self.inputs)} inputs and {len(self.outputs)} results"
@@ -38,19 +40,29 @@ class Body(Spec):
     """A graph that is called, every node of which some converter takes; bodies within it too.
 
     What a converter is given for it goes to `ConverterContext.inline`.
+
+    Attributes:
+        depth: how deep operators on graphs may lie in each other in it: 0 allows none. None allows any.
+        because: why, for the reason of a refusal.
     """
 
+    depth: int | None = None
     because: Because = ""
 
     def refusal(self, argument: str, value: Any, call: Call) -> Reason | None:
         if type(value) is not BodyFacts:
             return Reason(ReasonCode.ARGUMENT, argument, "a graph", seen(value))
+        if not value.obstacle and self.depth is not None and value.depth > self.depth:
+            held = f"{value.depth} within each other" if value.depth > 1 else "one"
+            return Reason(ReasonCode.BODY, argument, str(self), held, self.reason("body"))
         if not value.obstacle:
             return None
         return Reason(ReasonCode.BODY, argument, "a body that is converted whole", value.obstacle, self.reason("body"))
 
     def __str__(self) -> str:
-        return "a body that is converted whole"
+        if self.depth is None:
+            return "a body that is converted whole"
+        return "a body with no conditional or loop in it" if not self.depth else f"a body of depth {self.depth}"
 
 
 def body_of(node: Node) -> GraphModule | None:
@@ -69,7 +81,12 @@ def describe_body(body: GraphModule, lookup: Callable[[Node], Support]) -> BodyF
     results = _results(body)
     outputs = tuple(describe_value(item.meta.get("val") if isinstance(item, Node) else item) for item in results)
     obstacles = (_obstacle(node, lookup) for node in body.graph.nodes)
-    return BodyFacts(inputs, outputs, next(filter(None, obstacles), "") or _strange_result(results))
+    return BodyFacts(inputs, outputs, next(filter(None, obstacles), "") or _strange_result(results), _depth(body))
+
+
+def _depth(body: GraphModule) -> int:
+    inner = (body_of(node) for node in body.graph.nodes)
+    return max((1 + _depth(item) for item in inner if item is not None), default=0)
 
 
 def _results(body: GraphModule) -> tuple[Any, ...]:

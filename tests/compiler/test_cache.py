@@ -27,8 +27,9 @@ from torch import fx, nn
 from typer.testing import CliRunner
 
 import trtplug
+from trtplug.assembly import registry_for
 from trtplug.cache import CacheWarning, EngineCache, Undescribable, Work, circumstances, describe
-from trtplug.compilation import Compilation, registry_for
+from trtplug.compilation import Compilation
 from trtplug.partition import extract
 from trtplug.settings import Settings
 

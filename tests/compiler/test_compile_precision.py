@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import io
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from conftest_real import sentence_encoder
 from pages import page_data
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification
@@ -152,14 +151,7 @@ def test_wrong_options(options, error, words):
 
 @pytest.fixture(scope="module")
 def sentences():
-    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-    try:
-        import sentence_similarity as example
-    finally:
-        sys.path.pop(0)
-    encoder, tokenizer = example.load()
-    tokens = tokenizer(example.SENTENCES, padding=True, return_tensors="pt")
-    return encoder, (tokens["input_ids"], tokens["attention_mask"])
+    return sentence_encoder()
 
 
 @pytest.mark.parametrize(("name", "cosine"), [("float16", 0.999998), ("bfloat16", 0.9999)])

@@ -89,14 +89,14 @@ class Newton(nn.Module):
 
 
 class Collatz(nn.Module):
-    """A conditional in a loop, nested twice; the steps that a number takes down to 1, at most 30."""
+    """A conditional in a loop; the steps that a number takes down to 1, at most 30."""
 
     def forward(self, n):
         def going(n, steps):
             return (n != 1) & (steps < 30)
 
         def odd(n):
-            return torch.cond(n > 100, lambda n: n - 1, lambda n: 3 * n + 1, (n,))
+            return torch.where(n > 100, n - 1, 3 * n + 1)
 
         def step(n, steps):
             return torch.cond(n % 2 == 0, lambda n: n // 2, odd, (n,)), steps + 1
@@ -104,18 +104,28 @@ class Collatz(nn.Module):
         return while_loop(going, step, (n.abs().sum() + 1, n.new_zeros((), dtype=torch.int64)))
 
 
-class Branching(nn.Module):
-    """A loop in a conditional; each reads from outside of both."""
+class Repeated(nn.Module):
+    """A loop in a loop; each reads from outside of both."""
 
     def forward(self, x):
-        shift = x.mean()
+        shift, start = x.mean(), x.new_zeros((), dtype=torch.int32)
 
-        def doubled(x, shift):
-            return while_loop(
-                lambda i, x: i < 3, lambda i, x: (i + 1, x * 2 + shift), (x.new_zeros((), dtype=torch.int32), x)
-            )[1]
+        def moved(x):
+            return while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, x / 2 + shift), (start.clone(), x))[1]
 
-        return torch.cond(shift > 0, doubled, lambda x, shift: x - shift, (x, shift)) + shift
+        return while_loop(lambda i, x: i < 2, lambda i, x: (i + 1, moved(x) - shift), (start, x))[1] + shift
+
+
+class Branching(nn.Module):
+    """A loop in a conditional."""
+
+    def forward(self, x):
+        def doubled(x):
+            return while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, x * 2), (x.new_zeros((), dtype=torch.int32), x))[
+                1
+            ]
+
+        return torch.cond(x.mean() > 0, doubled, lambda x: x - 1, (x * 2,)) + 1
 
 
 class Recurrent(nn.Module):
@@ -149,8 +159,8 @@ MODELS = {
     "cond": (Chosen, [torch.randn(3, 4).abs(), -torch.rand(2, 4)], ({0: BATCH},)),
     "cond on sizes": (Sizes, [torch.rand(3, 4), -torch.rand(5, 4)], ({0: BATCH},)),
     "while": (Newton, [torch.randn(3, 4), torch.zeros(2, 4)], ({0: BATCH},)),
-    "conds in a while": (Collatz, [torch.tensor([6]), torch.tensor([26]), torch.tensor([0])], None),
-    "while in a cond": (Branching, [torch.rand(3, 4), -torch.rand(4, 4)], ({0: BATCH},)),
+    "cond in a while": (Collatz, [torch.tensor([6]), torch.tensor([26]), torch.tensor([0])], None),
+    "while in a while": (Repeated, [torch.rand(3, 4), -torch.rand(4, 4)], ({0: BATCH},)),
     "scan": (Recurrent, [(torch.randn(5, 2, 4), torch.randn(2, 3)), (torch.randn(2, 2, 4), torch.zeros(2, 3))], None),
     "scan backwards": (Fibonacci, [torch.randn(5, 2)], None),
 }
@@ -203,7 +213,7 @@ def test_a_model_with_control_flow_is_one_engine(name, dynamic):
 
 
 def test_the_model_itself_is_not_changed():
-    subject = case("conds in a while")
+    subject = case("cond in a while")
     before = subject.program.graph_module.print_readable(print_output=False)
     trtplug.compile(subject.program, **WHOLE)
     assert subject.program.graph_module.print_readable(print_output=False) == before
@@ -228,6 +238,15 @@ def test_the_reason_names_the_first_call_of_a_body_that_nobody_takes():
     assert "'cond' (higher_order::cond) is not supported: body: true_fn: its node 'special_bessel_j0'" in reason.seen
     assert "no-converter" in reason.seen
     assert len(compiled.report.engines) == 2  # before it and behind it
+    torch.testing.assert_close(compiled(torch.eye(3)), program.module()(torch.eye(3)))
+
+
+def test_a_loop_in_a_branch_stays_in_torch():
+    program = torch.export.export(Branching(), (torch.eye(3),))
+    compiled = trtplug.compile(program, min_block_size=1)
+    reason = reason_of(compiled, "higher_order::cond")
+    assert (reason.code, reason.argument) == (ReasonCode.BODY, "true_fn")
+    assert (reason.required, reason.seen) == ("a body with no conditional or loop in it", "one")
     torch.testing.assert_close(compiled(torch.eye(3)), program.module()(torch.eye(3)))
 
 
@@ -302,18 +321,29 @@ def network_of(program, registry):
 
 def test_a_branch_reads_what_is_outside_through_inputs_of_the_conditional():
     """So that its layers are run only where it is taken."""
-    topology = Topology(network_of(case("while in a cond", dynamic=True).program, trtplug.registry()))
+
+    class Plain(nn.Module):
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, lambda x, y: x.cos() * y, lambda x, y: y - x.exp(), (x * 2, x.abs()))
+
+    program = torch.export.export(Plain(), (torch.eye(3),))
+    topology = Topology(network_of(program, trtplug.registry()))
     (branch,) = [region for region in topology.regions if region.of_kind("CONDITION")]
-    (loop,) = [region for region in topology.regions if region.of_kind("TRIP_LIMIT")]
     theirs = [layer for layer in topology.layers if layer.name.startswith("cond.") and layer.kind != "CONSTANT"]
     assert set(theirs) == {*branch.members, *branch.boundary}
-    assert {*loop.members, *loop.boundary} < branch.members
+
+
+def test_a_conditional_in_a_loop_is_all_in_it():
+    topology = Topology(network_of(case("cond in a while").program, trtplug.registry()))
+    (branch,) = [region for region in topology.regions if region.of_kind("CONDITION")]
+    (loop,) = [region for region in topology.regions if region.of_kind("TRIP_LIMIT")]
+    assert {*branch.members, *branch.boundary} < loop.members
 
 
 # --- files, caches, weights -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["conds in a while", "while in a cond", "scan"])
+@pytest.mark.parametrize("name", ["cond in a while", "while in a while", "scan"])
 @pytest.mark.parametrize("kept", ["in engines", "in Torch"])
 def test_files_hold_control_flow(name, kept, tmp_path):
     subject = case(name, dynamic=MODELS[name][2] is not None)
@@ -325,7 +355,7 @@ def test_files_hold_control_flow(name, kept, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["pt2", "ts"])
 def test_torch_s_own_files_hold_engines_with_control_flow(suffix, tmp_path):
-    subject = case("while in a cond")
+    subject = case("while in a while")
     trtplug.save(trtplug.compile(subject.program, **WHOLE), tmp_path / f"model.{suffix}")
     subject.check(trtplug.load(tmp_path / f"model.{suffix}", trusted=True))
 
@@ -363,7 +393,7 @@ def test_new_weights_reach_a_body():
 # --- just in time -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["conds in a while", "while in a cond"])
+@pytest.mark.parametrize("name", ["cond in a while", "while in a while"])
 def test_just_in_time(name):
     torch._dynamo.reset()
     build, given, _ = MODELS[name]

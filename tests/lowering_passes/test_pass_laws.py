@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.ao.quantization.fx._decomposed  # defines the ops of quantized_decomposed
-from conftest_real import REAL_MODELS, TRANSFORMERS, Real, crepe, tones
+from conftest_real import REAL_MODELS, TRANSFORMERS, Real, crepe, sentence_encoder, tones
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
@@ -228,6 +228,17 @@ def test_torchcrepe(monkeypatch: pytest.MonkeyPatch) -> None:
         graph_module = lift(torch.export.export(crepe(monkeypatch), inputs)).graph_module
     changed = {item.name for item in PASSES if check_pass(item, graph_module, inputs)}
     assert "pad-folding" in changed
+    run_in_turn(random.Random(0), graph_module, inputs)
+
+
+def test_a_sentence_encoder() -> None:
+    """The same on a BERT with its real weights."""
+    encoder, tokens = sentence_encoder()
+    inputs = tuple(token[:3] for token in tokens)
+    with torch.no_grad():
+        graph_module = lift(torch.export.export(encoder, inputs)).graph_module
+    changed = {item.name for item in PASSES if check_pass(item, graph_module, inputs)}
+    assert "narrow-integers" in changed
     run_in_turn(random.Random(0), graph_module, inputs)
 
 

@@ -58,7 +58,7 @@ def coverage(
     if isinstance(subject, str):
         ops = _judged(assembled, overloads_in(subject, assembled), subject)
         return CoverageReport(subject, "op" if is_op(subject) else "opset", ops, found, settings)
-    from trtplug.compilation import explain  # the pipeline, which a question about ops does without
+    from trtplug.compiling import explain  # the pipeline, which a question about ops does without
 
     model = explain(subject, args, kwargs, registry=assembled, **settings)
     return CoverageReport(name or type(subject).__name__, "model", _ops_of(model), found, settings, model)

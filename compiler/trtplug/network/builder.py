@@ -294,11 +294,14 @@ class NetworkBuilder:
 
     # --- inputs and outputs ---------------------------------------------------------------------------------------
 
-    def add_input(self, name: str, dtype: torch.dtype, shape: Sequence[int]) -> Any:
-        """A network input; -1 is a dynamic size."""
+    def add_input(self, name: str, dtype: torch.dtype, shape: Sequence[int], sizes: Sequence[str] = ()) -> Any:
+        """A network input; -1 is a dynamic size. `sizes` names all of them: those of one name are equal to TensorRT."""
         tensor = self.definition.add_input(name, trt_dtype(dtype), tuple(shape))
         if tensor is None or self.logger.errors:
             raise self.fail(f"TensorRT refuses an input {dtype}{list(shape)}")
+        for axis, size in enumerate(sizes):
+            if shape[axis] < 0:
+                tensor.set_dimension_name(axis, size)
         self._own.add(tensor)
         return tensor
 

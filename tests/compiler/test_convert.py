@@ -52,7 +52,7 @@ def test_layers_are_named_after_their_node(relu_graph):
     network = convert(relu_graph, relu_with(good))
     names = [network.definition.get_layer(i).name for i in range(network.num_layers)]
     assert names == ["relu.activation"]
-    assert network.definition.get_layer(0).metadata == "aten::relu"
+    assert network.definition.get_layer(0).metadata == "relu:aten::relu"
     (node,) = network.nodes_of(("relu.activation",))
     assert node.target is aten.relu.default
 

@@ -94,9 +94,11 @@ def scatter(
 ) -> NetworkTensor:
     """``scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor``: a scatter layer, ELEMENT."""
     sizes = ctx.sizes(index)
-    if 0 in sizes:  # whatever the source is
-        return self
-    if sizes and sizes != ctx.sizes(src):
+    if 0 in sizes:  # nothing is scattered, whatever the source's sizes are
+        if not all(isinstance(size, int) for size in sizes):
+            return self
+        src = ctx.constant(torch.empty([int(size) for size in sizes], dtype=ctx.dtype(self)))
+    elif sizes and sizes != ctx.sizes(src):
         src = ctx.slice(src, [0] * len(sizes), sizes, [1] * len(sizes))
     return _scattered(ctx, self, dim, index, src)
 

@@ -18,7 +18,7 @@ INF = float("inf")
         (aten.silu.default, (FLOAT,), "ACTIVATION SIGMOID, ELEMENTWISE PROD"),
         (aten.silu.default, (HALF,), "CAST, ACTIVATION SIGMOID, ELEMENTWISE PROD, CAST"),
         (aten.elu.default, (FLOAT,), "ACTIVATION ELU"),
-        (aten.elu.default, (FLOAT, 1.5, 2.0), "ACTIVATION ELU, ELEMENTWISE PROD, ELEMENTWISE GREATER, SELECT"),
+        (aten.elu.default, (FLOAT, 1.5, 2.0), "ACTIVATION ELU, ELEMENTWISE PROD, ELEMENTWISE LESS, SELECT"),
         (aten.relu6.default, (FLOAT,), "ACTIVATION CLIP"),
         (aten.relu6.default, (INT,), "ELEMENTWISE MAX, ELEMENTWISE MIN"),
         (aten.clamp.default, (FLOAT, 0, 1), "ACTIVATION CLIP"),

@@ -674,7 +674,6 @@ class Left:
 _RANDOM = "random generator"
 _VALUES = "depends on values"
 _COMPLEX = "complex"
-_POOLS = Left("TensorRT pools floats only", INTS)
 _CONVOLVES = Left("TensorRT convolves floats only", INTS)
 
 LEFT: Mapping[str, Left] = {
@@ -715,8 +714,6 @@ LEFT: Mapping[str, Left] = {
     "torch.det(square)": Left("aten::det"),
     "torch.linalg.solve(square, square)": Left("aten::linalg_solve"),
     # windows over integers
-    **dict.fromkeys((call for call in calls("composites") if call.startswith("f.avg_pool")), _POOLS),
-    "f.local_response_norm(image, 2)": _POOLS,
     **dict.fromkeys(
         (call for call in calls("composites") if "f.conv" in call and "_transpose" not in call), _CONVOLVES
     ),

@@ -138,12 +138,11 @@ class Trial:
             if time.monotonic() > end and not failing:  # after the draws: Hypothesis wants them the same every time
                 raise EnoughError
 
-        if self.profile.seeded:
-            seed(zlib.crc32(self.name.encode()))(run)
+        start = zlib.crc32(self.name.encode()) if self.profile.seeded else SEED
         with single_thread(), contextlib.suppress(EnoughError, Unsatisfiable):
             for first in range(0, examples, self.profile.run):
                 drawing = self.profile.settings(min(self.profile.run, examples - first))(given(st.data())(run))
-                (seed(SEED + first)(drawing) if self.profile.derandomize else drawing)()
+                (seed(start + first)(drawing) if self.profile.derandomize else drawing)()
         self.judge()
 
     def judge(self) -> None:

@@ -230,9 +230,21 @@ def rrelu(
     return torch.nn.functional.leaky_relu(self, (lower + upper) / 2)
 
 
+_HALF, _WHOLE = (torch.ones(1, dtype=dtype, device="meta") for dtype in (torch.float16, torch.int32))
+_EXACT = torch.ldexp(_HALF, _WHOLE).dtype is torch.float16
+"""Whether Torch scales floats by whole powers exactly, in their own dtype; older versions multiply with the power."""
+
+
 def ldexp(self: Tensor, other: Tensor) -> Tensor:
-    """self times 2 to the other, which is rounded to its own dtype first."""
-    return self * torch.pow(2.0, other if other.is_floating_point() else other.to(torch.float32))
+    """self times 2 to the other. A whole power beyond float32 is multiplied in three parts that are within."""
+    if other.is_floating_point():
+        return self * torch.pow(2.0, other)
+    if not (_EXACT and self.is_floating_point()):
+        return self * torch.pow(2.0, other.to(torch.float32))
+    power = other.to(torch.int32).clamp(-378, 378)
+    third = torch.div(power, 3, rounding_mode="trunc")
+    one, two = torch.pow(2.0, third.to(torch.float32)), torch.pow(2.0, (power - 2 * third).to(torch.float32))
+    return (self.to(torch.float32) * one * one * two).to(self.dtype)
 
 
 TABLE: Table = {

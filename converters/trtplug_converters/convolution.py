@@ -136,6 +136,8 @@ def _deconvolved(
         result = _extended(ctx, result, [max(0, -pad) for pad in after])
     if bias is not None:
         result = ctx.elementwise("SUM", result, ctx.unsqueeze(ctx.cast(bias, wide), range(1, len(after) + 1)))
+    elif wide != dtype and ctx.frozen(input) is not None:
+        result = ctx.activation("LEAKY_RELU", result, alpha=1.0)  # of a constant, between casts, 1.7 does not build it
     return ctx.cast(result, dtype)
 
 

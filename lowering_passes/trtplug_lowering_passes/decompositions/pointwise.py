@@ -230,8 +230,7 @@ def rrelu(
     return torch.nn.functional.leaky_relu(self, (lower + upper) / 2)
 
 
-_HALF, _WHOLE = (torch.ones(1, dtype=dtype, device="meta") for dtype in (torch.float16, torch.int32))
-_EXACT = torch.ldexp(_HALF, _WHOLE).dtype is torch.float16
+_EXACT = torch.ldexp(torch.ones(1, dtype=torch.float16), torch.ones(1, dtype=torch.int32)).dtype is torch.float16
 """Whether Torch scales floats by whole powers exactly, in their own dtype; older versions multiply with the power."""
 
 

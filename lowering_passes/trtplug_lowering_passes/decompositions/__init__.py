@@ -92,16 +92,6 @@ def decompositions() -> Mapping[OpOverload, Callable[..., Any]]:
     }
     for module in _MODULES:
         found.update(module.TABLE)  # those refuse themselves what is random
-    return {**found, **_of_loaded_libraries()}
-
-
-def _of_loaded_libraries() -> Mapping[OpOverload, Callable[..., Any]]:
-    found = {}
-    for name, function in grouped.NAMED.items():
-        namespace, _, op = name.partition("::")
-        packet = getattr(getattr(torch.ops, namespace), op, None)
-        if packet is not None:
-            found[packet.default] = function
     return found
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -60,6 +57,3 @@ def grouped_mm(
 
 
 TABLE: Table = {aten._grouped_mm.default: grouped_mm}
-
-NAMED: Mapping[str, Callable[..., Any]] = {"transformers::grouped_mm_fallback": grouped_product}
-"""Ops of other libraries, which count where they are loaded."""

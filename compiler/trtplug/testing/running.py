@@ -75,9 +75,7 @@ def run_op(
     Raises:
         ConversionError: no converter takes the call, or its conversion fails.
     """
-    call, tensors = call_of(op, tuple(args), kwargs or {})
-    call = dataclasses.replace(call, beside={place: describe_tensor(t) for place, t in (beside or {}).items()})
-    tensors |= beside or {}
+    call, tensors = _described(op, args, kwargs or {}, beside or {})
     forced = _named(registry, converter) if converter else None
     allowed = allowed_results(forced) if forced else None
     if not symbolic:
@@ -107,9 +105,7 @@ def run_lowered_op(
     Raises:
         ConversionError: a conversion fails.
     """
-    call, tensors = call_of(op, tuple(args), kwargs or {})
-    call = dataclasses.replace(call, beside={place: describe_tensor(t) for place, t in (beside or {}).items()})
-    tensors |= beside or {}
+    call, tensors = _described(op, args, kwargs or {}, beside or {})
     if symbolic:
         dynamic, spans = _dynamic(call, tensors, constants, symbolic, example or {}, ranges or {}, sizes or {})
         linked, _, _ = lowered_module(registry, dynamic.graph.module, spans)
@@ -117,6 +113,15 @@ def run_lowered_op(
     graph = call_graph(call, tensors, constants)
     linked, _, _ = lowered_module(registry, graph.module, {})
     return tuple(linked(*graph.inputs(tensors)))
+
+
+def _described(
+    op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], beside: Mapping[str, torch.Tensor]
+) -> tuple[DrawnCall, dict[str, torch.Tensor]]:
+    """The call as the laws draw it, with its tensors and those beside it by place."""
+    call, tensors = call_of(op, tuple(args), kwargs)
+    call = dataclasses.replace(call, beside={place: describe_tensor(tensor) for place, tensor in beside.items()})
+    return call, {**tensors, **beside}
 
 
 def _dynamic(

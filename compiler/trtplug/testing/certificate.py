@@ -3,25 +3,33 @@
 ``python -m trtplug.testing.certificate`` prints how many overloads are claimed and how many of core ATen, the cells of
 the support matrix, how many examples every law tried of converters and of what is decomposed, how many mutants of the
 converters the laws notice (from the record of a run of `trtplug.testing.mutate`), and the failures, which it shows. It
-exits with 1 where there are any. ``TRTPLUG_LAWS=nightly`` tries more.
+exits with 1 where there are any, or where something was not tried. ``TRTPLUG_LAWS=nightly`` tries more, and
+``TRTPLUG_LAWS_SECONDS=2`` bounds each. ``--out FILE`` keeps every result, a line of JSON each; what is in the file is
+not tried again, so that a run can be stopped and resumed.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import json
-import multiprocessing
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from trtplug._tensorrt import library
 from trtplug.testing.cases import LawCase, law_cases, profile_of_environment
 from trtplug.testing.errors import NotApplicableError
 from trtplug.testing.lowered import LoweredCase, lowered_cases
+from trtplug.testing.processes import Record, in_processes
 from trtplug_registry import Registry
 
 Case = LawCase | LoweredCase
@@ -29,71 +37,85 @@ Case = LawCase | LoweredCase
 
 @dataclasses.dataclass(frozen=True)
 class Tried:
-    """What came of one case: how many examples, what became of lowered ones, and how it failed, if it did."""
+    """What came of one case.
 
-    case: str
+    Attributes:
+        id: of the case.
+        profile: how much was to be tried.
+        examples: how many were.
+        fates: what became of lowered ones.
+        failure: how it failed, if it did.
+        seconds: that it took.
+        versions: of Torch and TensorRT.
+    """
+
+    id: str
+    profile: str = ""
     examples: int = 0
     fates: Mapping[str, int] = dataclasses.field(default_factory=dict)
     failure: str = ""
+    seconds: float = 0.0
+    versions: str = ""
 
 
 def tried(case: Case) -> Tried:
     """Tries one case; never raises."""
+    start = time.perf_counter()
+    result = Tried(
+        case.id, profile_in_words(), versions=f"torch {torch.__version__}, {library().__name__} {library().__version__}"
+    )
     try:
         found = case.check()
+        counted = (found, {}) if isinstance(found, int) else (found.examples, dict(found.fates))
+        result = dataclasses.replace(result, examples=counted[0], fates=counted[1])
     except NotApplicableError:
-        return Tried(case.id)
+        pass
     except Exception as error:  # whatever it is, the certificate shows it
-        return Tried(case.id, failure=f"{type(error).__name__}: {error}")
-    return Tried(case.id, found) if isinstance(found, int) else Tried(case.id, found.examples, found.fates)
+        result = dataclasses.replace(result, failure=f"{type(error).__name__}: {error}")
+    return dataclasses.replace(result, seconds=round(time.perf_counter() - start, 2))
 
 
-def try_all(cases: Sequence[Case], jobs: int, progress: Callable[[Tried], None] | None = None) -> list[Tried]:
-    """Every case, in so many processes. One that ends its process is a failure; the others go on."""
-    found: list[Tried] = []
-    for one in _in_processes(cases, jobs) if jobs > 1 else map(tried, cases):
-        found.append(one)
-        if progress is not None:
-            progress(one)
+def profile_in_words() -> str:
+    """Such as ``nightly, 2 s each``."""
+    profile = profile_of_environment()
+    return profile.name + (f", {profile.seconds:g} s each" if math.isfinite(profile.seconds) else "")
+
+
+def try_all(
+    cases: Sequence[Case],
+    jobs: int,
+    progress: Callable[[Tried], None] = lambda one: None,
+    done: Collection[str] = (),
+    seconds: float | None = None,
+    patience: float = math.inf,
+) -> list[Tried]:
+    """Every case but those done, in so many processes; see `in_processes` for the limits.
+
+    One that ends its process, or is not over in time, is a failure; the others go on.
+    """
+    batches: dict[int, list[Case]] = collections.defaultdict(list)
+    for case in cases:
+        if case.id not in done:  # what shares a memory stays together: one law builds what another has drawn
+            batches[id(getattr(case, "memory", case))].append(case)
+    found = []
+    for record, ended in in_processes(_try, list(batches.values()), jobs=jobs, seconds=seconds, patience=patience):
+        found.append(Tried(**{**record, "failure": ended or record["failure"]}))
+        progress(found[-1])
     return found
 
 
-def _in_processes(cases: Sequence[Case], jobs: int) -> Iterator[Tried]:
-    """The cases dealt out to forked processes, which write what they found a line each."""
-    fork = multiprocessing.get_context("fork")
-    queue: Any = fork.SimpleQueue()
-    parts = [list(range(number, len(cases), jobs)) for number in range(jobs)]
-    running = {
-        number: fork.Process(target=_work, args=(cases, part, number, queue)) for number, part in enumerate(parts)
-    }
-    for process in running.values():
-        process.start()
-    done: dict[int, int] = collections.Counter()
-    while running:
-        if queue.empty() and all(process.is_alive() for process in running.values()):
-            next(iter(running.values())).join(0.05)
-            continue
-        while not queue.empty():
-            number, one = queue.get()
-            done[number] += 1
-            yield one
-        for number, process in list(running.items()):
-            if process.is_alive() or not queue.empty():
-                continue
-            process.join()
-            del running[number]
-            rest = parts[number][done[number] :]
-            if rest:  # it died of the next case
-                yield Tried(cases[rest[0]].id, failure=f"the process ended with {process.exitcode}")
-                done[number] += 1
-                again = fork.Process(target=_work, args=(cases, rest[1:], number, queue))
-                again.start()
-                running[number] = again
+def _try(batch: Sequence[Case], done: Collection[str], trying: Callable[[Record], None]) -> Iterator[Record]:
+    for case in batch:
+        if case.id not in done:
+            trying(dataclasses.asdict(Tried(case.id, profile_in_words())))
+            yield dataclasses.asdict(tried(case))
 
 
-def _work(cases: Sequence[Case], part: Iterable[int], number: int, queue: Any) -> None:
-    for place in part:
-        queue.put((number, tried(cases[place])))
+def read(file: Path, profile: str) -> dict[str, Tried]:
+    """What was tried with a profile, by a file with a line of JSON for each; the last of each case."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    found = (Tried(**json.loads(line)) for line in lines)
+    return {one.id: one for one in found if one.profile == profile}
 
 
 def claims(registry: Registry) -> dict[str, Any]:
@@ -122,56 +144,77 @@ def claims(registry: Registry) -> dict[str, Any]:
     }
 
 
-def certificate(registry: Registry, results: Sequence[Tried], mutants: Mapping[str, Any] | None) -> dict[str, Any]:
+def certificate(
+    registry: Registry, cases: Sequence[Case], results: Sequence[Tried], mutants: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """The rows of the table, in order."""
-    of_lowering = {case.id for case in lowered_cases(registry)}
+    of_lowering = {case.id for case in cases if isinstance(case, LoweredCase)}
+    lowered, converted = ([one for one in results if (one.id in of_lowering) is which] for which in (True, False))
     fates = collections.Counter[str]()
-    for one in results:
+    for one in lowered:
         fates.update(one.fates)
     return {
         **claims(registry),
-        "cases of laws of converters": sum(one.case not in of_lowering for one in results),
-        "examples of converters": sum(one.examples for one in results if one.case not in of_lowering),
-        "cases of laws of decompositions": sum(one.case in of_lowering for one in results),
-        "examples of decompositions": sum(one.examples for one in results if one.case in of_lowering),
+        "cases of laws of converters": len(converted),
+        "examples of converters": sum(one.examples for one in converted),
+        "cases of laws of decompositions": len(lowered),
+        "examples of decompositions": sum(one.examples for one in lowered),
         **{f"lowered calls that ran {how}": fates[how] for how in ("whole", "in part")},
         "lowered calls that were refused": fates["refused"],
         "mutants": mutants["mutants"] if mutants else "no record given",
         "mutants killed": mutants["killed"] if mutants else "no record given",
+        "cases not tried": len(cases) - len(results),
         "failures": sum(bool(one.failure) for one in results),
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns 1 where something fails."""
+    """The command line; returns 1 where something fails or was not tried."""
     import trtplug
 
+    options = _parser().parse_args(arguments)
+    registry = trtplug.registry()
+    every: list[Case] = [*law_cases(registry), *lowered_cases(registry)]
+    cases = {case.id: case for case in every if options.only in case.id}
+    before = read(options.out, profile_in_words()) if options.out else {}
+    before = {name: one for name, one in before.items() if name in cases and not (options.again and one.failure)}
+    with contextlib.nullcontext() if options.out is None else options.out.open("a") as out:
+
+        def progress(one: Tried) -> None:
+            if out is not None:
+                print(json.dumps(dataclasses.asdict(one)), file=out, flush=True)
+            if sys.stderr.isatty():
+                print("F" if one.failure else ".", end="", file=sys.stderr, flush=True)
+
+        limits = (options.time_limit, options.patience)
+        now = try_all(list(cases.values()), options.jobs, progress, before.keys(), *limits)
+    results = [*before.values(), *now]
+    record = json.loads(options.mutation_record.read_text()) if options.mutation_record else None
+    found = {"profile": profile_in_words(), **certificate(registry, list(cases.values()), results, record)}
+    failures = {one.id: one.failure for one in results if one.failure}
+    print(json.dumps({**found, "failed": failures}, indent=1) if options.json else _table(found, failures))
+    return int(bool(failures or found["cases not tried"]))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trtplug.testing.certificate", description=__doc__)
     parser.add_argument("--only", default="", metavar="TEXT", help="only cases whose id contains this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--mutation-record", type=Path, metavar="FILE", help="what mutate --record FILE wrote")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="every result, a line each; those in it stay")
+    parser.add_argument("--again", action="store_true", help="try those again that the file says have failed")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop then, done or not")
+    parser.add_argument("--patience", type=float, default=math.inf, metavar="SECONDS", help="a case fails after this")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(arguments)
-    registry = trtplug.registry()
-    cases: list[Case] = [*law_cases(registry), *lowered_cases(registry)]
-    cases = [case for case in cases if options.only in case.id]
-    results = try_all(cases, options.jobs, _show if sys.stderr.isatty() else None)
-    record = json.loads(options.mutation_record.read_text()) if options.mutation_record else None
-    found = {"profile": profile_of_environment().name, **certificate(registry, results, record)}
-    failures = [one for one in results if one.failure]
-    if options.json:
-        print(json.dumps({**found, "failed": {one.case: one.failure for one in failures}}, indent=1))
-        return int(bool(failures))
-    for one in failures:
-        print(f"{one.case}\n{one.failure}\n")
+    return parser
+
+
+def _table(found: Mapping[str, Any], failures: Mapping[str, str]) -> str:
     width = max(map(len, found))
+    lines = [f"{case}\n{failure}\n" for case, failure in failures.items()]
     for name, value in found.items():
-        print(f"{name:<{width}}  {value:>16,}" if isinstance(value, int) else f"{name:<{width}}  {value:>16}")
-    return int(bool(failures))
-
-
-def _show(one: Tried) -> None:
-    print("F" if one.failure else ".", end="", file=sys.stderr, flush=True)
+        lines.append(f"{name:<{width}}  {value:>16,}" if isinstance(value, int) else f"{name:<{width}}  {value:>16}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

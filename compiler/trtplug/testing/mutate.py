@@ -12,22 +12,18 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import gc
 import json
 import os
 import random
-import select
-import signal
 import sys
-import time
 import types
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from trtplug.testing.judging import THOROUGH, Judge, judges_of, killed_by
 from trtplug.testing.mutants import Mutant, exchanged_rows, functions_of, mutants_of
 from trtplug.testing.mutation_record import Outcome, read, recorded, report
+from trtplug.testing.processes import Record, in_processes
 from trtplug.testing.profiles import Profile
 from trtplug_registry import Converter, Registry, unknown_name
 
@@ -135,20 +131,6 @@ def outcomes(
                 yield dataclasses.replace(outcome, killed_by=killer)
 
 
-# --- the run, in processes of its own: a mutant may take its process down ---------------------------------------------
-
-
-@dataclasses.dataclass
-class _Worker:
-    """A process that tries the mutants of a batch."""
-
-    pid: int
-    batch: list[Unit]
-    rest: bytes = b""
-    trying: Outcome | None = None
-    ended: bool = False
-
-
 def run(
     registry: Registry,
     chosen: Sequence[Converter],
@@ -170,81 +152,15 @@ def run(
     """
     choice = choice or Choice()
     every = units(chosen)
-    waiting = [every[at : at + TOGETHER] for at in range(0, len(every), TOGETHER)][choice.shard[0] :: choice.shard[1]]
-    done = set(choice.done)
-    end = None if seconds is None else time.monotonic() + seconds
-    running: dict[int, _Worker] = {}
-    try:
-        while (waiting or running) and (end is None or time.monotonic() < end):
-            while waiting and len(running) < jobs:
-                batch = waiting.pop(0)
-                pid, pipe = _fork(registry, batch, dataclasses.replace(choice, done=frozenset(done)))
-                running[pipe] = _Worker(pid, batch)
-            ready, _, _ = select.select(list(running), [], [], 1.0)
-            for pipe in ready:
-                worker = running[pipe]
-                found, closed = _read(pipe, worker)
-                if closed:
-                    del running[pipe]
-                    found += _reap(pipe, worker)
-                    if not worker.ended:
-                        waiting.insert(0, worker.batch)
-                done.update(outcome.id for outcome in found)
-                yield from found
-    finally:
-        for pipe, worker in running.items():
-            os.kill(worker.pid, signal.SIGKILL)
-            os.waitpid(worker.pid, 0)
-            os.close(pipe)
+    batches = [every[at : at + TOGETHER] for at in range(0, len(every), TOGETHER)][choice.shard[0] :: choice.shard[1]]
 
+    def work(batch: Sequence[Unit], done: Collection[str], trying: Callable[[Record], None]) -> Iterator[Record]:
+        left = dataclasses.replace(choice, done=done)
+        for outcome in outcomes(registry, batch, left, lambda outcome: trying(dataclasses.asdict(outcome))):
+            yield dataclasses.asdict(outcome)
 
-def _read(pipe: int, worker: _Worker) -> tuple[list[Outcome], bool]:
-    """What a process has said since, and whether that was all."""
-    data = os.read(pipe, 1 << 16)
-    *lines, worker.rest = (worker.rest + data).split(b"\n")
-    found = []
-    for line in lines:
-        kind, value = json.loads(line)
-        if kind == "error":
-            raise RuntimeError(f"{', '.join(unit.name for unit in worker.batch)}: {value}")
-        worker.ended = kind == "end"
-        worker.trying = Outcome(**value) if kind == "trying" else None
-        found += [Outcome(**value)] if kind == "outcome" else []
-    return found, not data
-
-
-def _reap(pipe: int, worker: _Worker) -> list[Outcome]:
-    """A process that has ended; the mutant that it died of."""
-    os.close(pipe)
-    os.waitpid(worker.pid, 0)
-    if worker.ended:
-        return []
-    if worker.trying is None:
-        raise RuntimeError(f"{', '.join(unit.name for unit in worker.batch)}: died as they are")
-    return [dataclasses.replace(worker.trying, killed_by="the process died")]
-
-
-def _fork(registry: Registry, batch: Sequence[Unit], choice: Choice) -> tuple[int, int]:
-    """A process that says what it does, a line of JSON each; its id, and the pipe to read from."""
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(write_end)
-        return pid, read_end
-    os.close(read_end)
-    gc.freeze()
-    with contextlib.suppress(BaseException), os.fdopen(write_end, "w") as out:
-
-        def say(kind: str, value: Any) -> None:
-            print(json.dumps([kind, value]), file=out, flush=True)
-
-        try:
-            for outcome in outcomes(registry, batch, choice, lambda o: say("trying", dataclasses.asdict(o))):
-                say("outcome", dataclasses.asdict(outcome))
-            say("end", None)
-        except BaseException as error:
-            say("error", f"{type(error).__name__}: {error}")
-    os._exit(0)
+    for record, ended in in_processes(work, batches, jobs=jobs, done=choice.done, seconds=seconds):
+        yield dataclasses.replace(Outcome(**record), **({"killed_by": ended} if ended else {}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 
 import pytest
 
@@ -25,33 +26,65 @@ class Case:
             os._exit(7)
         if self.how == "does not apply":
             raise NotApplicableError("nothing to say")
-        return Lowerings(3, {"whole": 2, "refused": 1}) if self.how == "lowers" else 5
+        if self.how == "hangs":
+            time.sleep(60)
+        return 5
 
 
-CASES = [Case(f"{how} {number}", how) for number, how in enumerate(("holds", "fails", "lowers", "does not apply") * 2)]
+class Lowered(Case):
+    def check(self):
+        return Lowerings(3, {"whole": 2, "refused": 1})
+
+
+HOWS = ("holds", "fails", "lowers", "does not apply") * 2
+CASES = [(Lowered if how == "lowers" else Case)(f"{how} {number}", how) for number, how in enumerate(HOWS)]
 
 
 def test_every_case_is_tried_and_counted(monkeypatch):
     results = certificate.try_all(CASES, jobs=1)
-    monkeypatch.setattr(certificate, "lowered_cases", lambda registry: [c for c in CASES if c.how == "lowers"])
     monkeypatch.setattr(certificate, "claims", lambda registry: {})
-    found = certificate.certificate(None, results, {"mutants": 10, "killed": 9})
+    monkeypatch.setattr(certificate, "LoweredCase", Lowered)
+    found = certificate.certificate(None, CASES, results, {"mutants": 10, "killed": 9})
     assert found["examples of converters"] == 10
     assert found["examples of decompositions"] == 6
+    assert found["cases not tried"] == 0
     assert found["lowered calls that ran whole"] == 4
     assert found["lowered calls that were refused"] == 2
     assert (found["mutants"], found["mutants killed"]) == (10, 9)
     assert found["failures"] == 2
-    assert certificate.certificate(None, results, None)["mutants"] == "no record given"
+    found = certificate.certificate(None, CASES, results[1:], None)
+    assert (found["mutants"], found["cases not tried"]) == ("no record given", 1)
 
 
 def test_a_case_that_ends_its_process_is_a_failure_and_the_others_go_on():
     cases = [*CASES[:2], Case("crash", "crashes"), *CASES[2:], Case("crash too", "crashes")]
     results = certificate.try_all(cases, jobs=2)
-    assert sorted(one.case for one in results) == sorted(case.id for case in cases)
-    failures = {one.case: one.failure for one in results if one.failure}
+    assert sorted(one.id for one in results) == sorted(case.id for case in cases)
+    failures = {one.id: one.failure for one in results if one.failure}
     assert failures.keys() == {"fails 1", "fails 5", "crash", "crash too"}
     assert failures["crash"] == "the process ended with 7"
+
+
+def test_a_case_that_does_not_end_is_a_failure():
+    cases = [Case("hang", "hangs"), *CASES[:1]]
+    results = certificate.try_all(cases, jobs=1, patience=0.2)
+    assert {one.id: one.failure for one in results} == {"hang": "no answer after 0.2 s", "holds 0": ""}
+
+
+def test_what_is_in_the_file_is_not_tried_again(monkeypatch, tmp_path, capsys):
+    file = tmp_path / "results.jsonl"
+    monkeypatch.setattr(certificate, "law_cases", lambda registry: CASES)
+    monkeypatch.setattr(certificate, "lowered_cases", lambda registry: [])
+    monkeypatch.setattr(certificate, "claims", lambda registry: {})
+    command = ["--out", str(file), "--jobs", "1"]
+    certificate.main([*command, "--time-limit", "0"])
+    assert "cases not tried" in capsys.readouterr().out
+    for options, lines in (([], 8), ([], 8), (["--again"], 10)):
+        assert certificate.main([*command, *options]) == 1
+        assert len(file.read_text().splitlines()) == lines
+    monkeypatch.setenv("TRTPLUG_LAWS_SECONDS", "2")  # another profile
+    certificate.main([*command, "--only", "holds", "--json"])
+    assert len(file.read_text().splitlines()) == 12
 
 
 @pytest.mark.parametrize("how", ["holds", "fails"])

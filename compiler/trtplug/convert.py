@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from trtplug.network.builder import NetworkBuilder
 from trtplug.network.context import Context
 from trtplug.network.finished import Binding, Network
 from trtplug.network.sizes import SizeBook
+from trtplug.profiles import profiles_in
 from trtplug.ranges import Range, size_range
 from trtplug_registry import Converter, TensorFacts, describe_value, tensors_in
 from trtplug_registry.converter import formals, parameter_name
@@ -72,13 +74,23 @@ class _Conversion:
         self.values: dict[Node, Any] = {}
         self.inputs: list[Binding] = []
         self.outputs: list[Binding] = []
+        self.spans: list[list[Range]] = []  # of each input's sizes
 
     def run(self) -> Network:
         for node in self.module.graph.nodes:
             self.network.enter(node)
             getattr(self, f"_{node.op}", self._refuse)(node)
         self.network.finish()
-        return Network(self.name, self.network, tuple(self.inputs), tuple(self.outputs))
+        return Network(self.name, self.network, self._with_profiles(), tuple(self.outputs))
+
+    def _with_profiles(self) -> tuple[Binding, ...]:
+        profiles = profiles_in(self.spans)
+        if not profiles:
+            return tuple(self.inputs)
+        return tuple(
+            dataclasses.replace(binding, profiles=tuple(profile[place] for profile in profiles))
+            for place, binding in enumerate(self.inputs)
+        )
 
     def _refuse(self, node: Node) -> None:
         raise ConversionError(f"a {node.op} node cannot be converted", node)
@@ -89,6 +101,7 @@ class _Conversion:
             tensor = self.network.add_input(node.name, torch.int64, ())
             self.book.define(value, tensor)
             span = self._span(value)
+            self.spans.append([span])
             facts = TensorFacts((), torch.int64)
             extents = _extents([value])
             self.inputs.append(Binding(node.name, facts, (span.min,), (span.opt,), (span.max,), True, extents))
@@ -96,6 +109,7 @@ class _Conversion:
             shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
             tensor = self.network.add_input(node.name, value.dtype, shape, [str(size) for size in value.shape])
             spans = [self._span(size) for size in value.shape]
+            self.spans.append(spans)
             smallest, typical, largest = (tuple(getattr(s, part) for s in spans) for part in ("min", "opt", "max"))
             facts, extents = TensorFacts(shape, value.dtype), _extents(value.shape)
             self.inputs.append(Binding(node.name, facts, smallest, typical, largest, extents=extents))

@@ -15,7 +15,8 @@ from trtplug import engine_op
 from trtplug.errors import ExecutorError
 from trtplug.executors import prepared
 from trtplug.network import Binding
-from trtplug_registry import Executor, RunOptions, TensorFacts
+from trtplug.network.finished import profiles_of
+from trtplug_registry import Executor, RunOptions, ShapeRange, TensorFacts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +45,10 @@ class CompiledEngine:
     @property
     def outputs(self) -> Sequence[tuple[str, TensorFacts]]:
         return tuple((binding.name, binding.facts) for binding in self.output_bindings)
+
+    @property
+    def profiles(self) -> Sequence[Sequence[ShapeRange]]:
+        return profiles_of(self.input_bindings)
 
 
 class EngineModule(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch.fx import Node
 
 from trtplug.errors import InputError
+from trtplug.profiles import holds, profiles_in, words
 from trtplug.ranges import Range, size_range
 
 
@@ -55,7 +56,10 @@ def _check_of(node: Node, name: str, ranges: Mapping[sympy.Symbol, Range]) -> Te
 
 
 def check_inputs(checks: Sequence[TensorInput | None], values: Sequence[Any]) -> None:
-    """Raises `InputError` for the first tensor that does not fit: type, dtype, rank, size, device."""
+    """Raises `InputError` for the first tensor that does not fit: type, dtype, rank, size, device.
+
+    Where there are several optimization profiles, one of them must hold all tensors.
+    """
     known: dict[sympy.Expr, tuple[int, str]] = {}
     device: tuple[torch.device, str] | None = None
     for check, value in zip(checks, values, strict=True):
@@ -67,6 +71,17 @@ def check_inputs(checks: Sequence[TensorInput | None], values: Sequence[Any]) ->
         elif value.device != device[0]:
             where = f"{check.name!r} is on {value.device}, {device[1]!r} on {device[0]}"
             raise InputError(f"the inputs are on different devices: {where}. Move them to one")
+    _check_profiles([(check, value) for check, value in zip(checks, values) if check is not None])
+
+
+def _check_profiles(pairs: Sequence[tuple[TensorInput, torch.Tensor]]) -> None:
+    profiles = profiles_in([check.ranges for check, _ in pairs])
+    shapes = [tuple(value.shape) for _, value in pairs]
+    if profiles and not any(holds(profile, shapes) for profile in profiles):
+        names = [check.name for check, _ in pairs]
+        given = ", ".join(f"{name} {list(shape)}" for name, shape in zip(names, shapes))
+        advice = "Compile with profiles= that hold it, or without"
+        raise InputError(f"no optimization profile holds {given}; there are {words(profiles, names)}. {advice}")
 
 
 def _check_tensor(check: TensorInput, value: Any, known: dict[sympy.Expr, tuple[int, str]]) -> None:

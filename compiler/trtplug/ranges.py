@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import sympy
@@ -15,14 +15,24 @@ Bounds: TypeAlias = tuple[float, float]
 """Smallest and largest value, possibly infinite."""
 
 
+Span: TypeAlias = tuple[int, int, int]
+"""Smallest, typical and largest value."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Smallest, typical and largest value of a size; and what the user calls it, or ""."""
+    """Smallest, typical and largest value of a size; and what the user calls it, or "".
+
+    Attributes:
+        parts: the same for each optimization profile, where there are several: then what none of them holds is not
+            meant, though it lies between `min` and `max`. See `trtplug.profiles`.
+    """
 
     min: int
     opt: int
     max: int
     name: str = dataclasses.field(default="", compare=False)
+    parts: tuple[Span, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.min}..{self.opt}..{self.max}"
@@ -41,10 +51,25 @@ def size_range(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> Range:
     expression = size.node.expr
     symbols = sorted(expression.free_symbols, key=str)
     spans = [ranges.get(symbol) or _constraint(symbol, size.node.shape_env) for symbol in symbols]
-    corners = itertools.product(*((span.min, span.max) for span in spans))
+    count = max((len(span.parts) for span in spans), default=0)
+    parts = [
+        _between(expression, symbols, [span.parts[number] if span.parts else _whole(span) for span in spans])
+        for number in range(count)
+    ]
+    low, typical, high = _between(expression, symbols, [_whole(span) for span in spans])
+    if parts:
+        low, typical, high = min(part[0] for part in parts), parts[0][1], max(part[2] for part in parts)
+    return Range(low, typical, high, size_name(size, ranges), tuple(parts))
+
+
+def _whole(span: Range) -> Span:
+    return span.min, span.opt, span.max
+
+
+def _between(expression: sympy.Expr, symbols: list[sympy.Symbol], spans: Sequence[Span]) -> Span:
+    corners = itertools.product(*((low, high) for low, _, high in spans))
     extremes = [_evaluate(expression, symbols, corner) for corner in corners]
-    typical = _evaluate(expression, symbols, [span.opt for span in spans])
-    return Range(min(extremes), typical, max(extremes), size_name(size, ranges))
+    return min(extremes), _evaluate(expression, symbols, [opt for _, opt, _ in spans]), max(extremes)
 
 
 def size_bounds(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> Bounds:

@@ -43,6 +43,8 @@ class Settings:
             ops are computed in float32.
         precision_exclude: ops, module paths and ``"re:…"`` regular expressions that `precision` leaves as they are.
         precision_include: the same, for what is computed in `precision` although it is range-sensitive.
+        profiles: ranges of sizes that each engine is tuned for one by one, such as ``"batch=1"`` and
+            ``"batch=2..8..32"``. Sizes that none of them holds are refused. See ``docs/performance.md``.
         cuda_graphs: replay an engine's call as a CUDA graph where its shapes come again. Results are new tensors all
             the same. Needs the executor ``tensorrt``; see ``docs/gpu.md``.
         cache_dir: a folder where finished engines are kept, and found again by all that they were made of, or None. On
@@ -70,6 +72,7 @@ class Settings:
     precision: str = "keep"
     precision_exclude: tuple[str, ...] = ()
     precision_include: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
     cuda_graphs: bool = False
     cache_dir: str | None = None
     cache_bytes: int = 10 * 2**30
@@ -108,6 +111,11 @@ class Settings:
             raise SettingsError(f"workspace_bytes={self.workspace_bytes}: must be positive, or None")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}")
+        if self.profiles:
+            from trtplug.profiles import parsed
+
+            for text in self.profiles:
+                parsed(text)
         for name in ("precision_exclude", "precision_include"):
             self._check_selection(name, getattr(self, name))
 

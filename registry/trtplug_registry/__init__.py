@@ -20,7 +20,7 @@ from trtplug_registry.errors import (
     unknown_name,
 )
 from trtplug_registry.examples import Example
-from trtplug_registry.executor import Engine, Executor, RunOptions
+from trtplug_registry.executor import Engine, Executor, RunOptions, ShapeRange
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
 from trtplug_registry.nature import is_collective, nature
@@ -129,6 +129,7 @@ __all__ = [
     "Ruling",
     "RunOptions",
     "Selection",
+    "ShapeRange",
     "Size",
     "Spec",
     "Static",

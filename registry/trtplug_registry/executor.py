@@ -11,6 +11,9 @@ from torch.fx import GraphModule
 
 from trtplug_registry.facts import TensorFacts
 
+ShapeRange: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""The smallest, typical and largest shape of an input; of a size the number itself, as a shape of one."""
+
 
 class Engine(Protocol):
     """A finished block, as an executor gets it."""
@@ -24,6 +27,13 @@ class Engine(Protocol):
 
     @property
     def outputs(self) -> Sequence[tuple[str, TensorFacts]]: ...
+
+    @property
+    def profiles(self) -> Sequence[Sequence[ShapeRange]]:
+        """By optimization profile, in TensorRT's order, the range of each input; empty where there is one at most.
+
+        An executor takes the shapes that one of them holds, and no other.
+        """
 
     @property
     def plan(self) -> bytes | None:

@@ -22,6 +22,7 @@ class Engine:
     name: str = "engine_0"
     inputs: tuple[Any, ...] = (("x", TensorFacts((-1, 4), torch.float32)), ("n", TensorFacts((), torch.int64)))
     outputs: tuple[Any, ...] = (("y", TensorFacts((-1, 4), torch.float16)),)
+    profiles: tuple[Any, ...] = ()
     plan: bytes = b""
     reference: Any = None
 

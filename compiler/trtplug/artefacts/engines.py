@@ -15,7 +15,7 @@ from trtplug.artefacts.tensors import TensorWriter, read_tensors
 from trtplug.artefacts.values import decode_size, dtype_name, encode_size, torch_constant
 from trtplug.engine import CompiledEngine
 from trtplug.network import Binding
-from trtplug_registry import TensorFacts
+from trtplug_registry import ShapeRange, TensorFacts
 
 FORMAT, VERSION = "trtplug engine", 1
 ENGINE, PLAN, WORK = "engine.json", "engine.plan", "work.json"
@@ -122,6 +122,7 @@ def engine_to_json(engine: CompiledEngine, writer: GraphWriter) -> dict[str, Any
 def binding_to_json(binding: Binding) -> dict[str, Any]:
     """Name, dtype, shape (-1 where dynamic) and, for an input, the shapes that the engine is built for.
 
+    Where an engine has several optimization profiles, ``profiles`` has those shapes for each of them, in order.
     Where sizes are dynamic, ``extents`` has their expressions, by which sizes of inputs decide those of outputs.
     """
     made = {
@@ -132,6 +133,8 @@ def binding_to_json(binding: Binding) -> dict[str, Any]:
     }
     points = {name: list(getattr(binding, name)) for name in _POINTS}
     made |= {name: point for name, point in points.items() if point}
+    if binding.profiles:
+        made["profiles"] = [dict(zip(_POINTS, map(list, span))) for span in binding.profiles]
     if binding.dynamic or binding.size:
         made["extents"] = [encode_size(extent) for extent in binding.extents]
     return made
@@ -147,6 +150,7 @@ def engine_from_json(entry: Any, plans: Mapping[str, bytes], reader: GraphReader
     inputs, outputs = (
         tuple(binding_from_json(item) for item in of_type(entry[name], list, name)) for name in ("inputs", "outputs")
     )
+    need(len({len(binding.profiles) for binding in inputs}) <= 1, f"{entry['name']}'s inputs differ in profiles")
     reference = reader.read(entry["reference"])
     takes = sum(node.op == "placeholder" for node in reference.graph.nodes)
     need(takes == len(inputs), f"{entry['name']} takes {len(inputs)} inputs, its reference {takes}")
@@ -158,7 +162,7 @@ def engine_from_json(entry: Any, plans: Mapping[str, bytes], reader: GraphReader
 def binding_from_json(entry: Any) -> Binding:
     """The opposite of `binding_to_json`."""
     entry = of_type(entry, dict, "an input or output")
-    unknown = entry.keys() - {"name", "dtype", "shape", "size", "extents", *_POINTS}
+    unknown = entry.keys() - {"name", "dtype", "shape", "size", "extents", "profiles", *_POINTS}
     need(not unknown, f"an input or output has unknown fields {sorted(unknown)}")
     shape = of_type(entry.get("shape"), list, "a shape")
     need(all(type(extent) is int and -1 <= extent < 2**63 for extent in shape), f"{brief(shape)} is not a shape")
@@ -169,4 +173,14 @@ def binding_from_json(entry: Any) -> Binding:
     need(
         len(extents) == (1 if is_size and "extents" in entry else len(shape)), "the extents are not those of the shape"
     )
-    return Binding(field(entry, "name", str), facts, size=is_size, extents=extents, **points)
+    profiles = tuple(
+        _span(item, len(points["typical"])) for item in of_type(entry.get("profiles", []), list, "profiles")
+    )
+    return Binding(field(entry, "name", str), facts, size=is_size, extents=extents, profiles=profiles, **points)
+
+
+def _span(entry: Any, rank: int) -> ShapeRange:
+    entry = fields(entry, *_POINTS)
+    smallest, typical, largest = (sizes(entry[name], name) for name in _POINTS)
+    need({len(smallest), len(typical), len(largest)} == {rank}, "the shapes of a profile differ in rank")
+    return smallest, typical, largest

@@ -98,8 +98,15 @@ def _check(check: TensorInput) -> dict[str, Any]:
         "name": check.name,
         "dtype": dtype_name(check.dtype),
         "sizes": [encode_size(extent) for extent in check.sizes],
-        "ranges": [dataclasses.asdict(span) for span in check.ranges],
+        "ranges": [_range(span) for span in check.ranges],
     }
+
+
+def _range(span: Range) -> dict[str, Any]:
+    made = dataclasses.asdict(span)
+    if not span.parts:
+        del made["parts"]
+    return made
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -237,6 +244,12 @@ def _read_check(entry: Any) -> TensorInput | None:
         return None
     entry = fields(entry, "name", "dtype", "sizes", "ranges")
     extents = tuple(decode_size(item) for item in of_type(entry["sizes"], list, "the sizes"))
-    spans = tuple(record(item, Range) for item in of_type(entry["ranges"], list, "the ranges"))
+    spans = tuple(_read_range(item) for item in of_type(entry["ranges"], list, "the ranges"))
     need(len(spans) == len(extents), "the ranges are not those of the sizes")
     return TensorInput(of_type(entry["name"], str, "a name"), torch_constant("dtype", entry["dtype"]), extents, spans)
+
+
+def _read_range(entry: Any) -> Range:
+    found = record({"parts": [], **of_type(entry, dict, "a range")}, Range)
+    need(all(len(part) == 3 for part in found.parts), "a part of a range is not min, opt and max")
+    return found

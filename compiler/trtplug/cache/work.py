@@ -173,14 +173,18 @@ class _Description:
         if node.op != "placeholder":
             return made
         span = size_range(size, self.ranges)
-        return [made, [span.min, span.opt, span.max]]
+        return [made, _points(span)]
 
     def _number(self, symbol: sympy.Symbol) -> None:
         """Symbols are called by their order: their names differ from one trace to the next."""
         if str(symbol) not in self.symbols:
             self.symbols[str(symbol)] = len(self.symbols)
             span = self.ranges.get(symbol)
-            self.spans.append(None if span is None else [span.min, span.opt, span.max])
+            self.spans.append(None if span is None else _points(span))
+
+
+def _points(span: Range) -> list[Any]:
+    return [span.min, span.opt, span.max, *map(list, span.parts)]
 
 
 def _notes(node: Node) -> list[list[str]]:

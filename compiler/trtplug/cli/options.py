@@ -13,7 +13,12 @@ import typer
 
 from trtplug.settings import Settings
 
-FLAGS = {"torch_ops": "--torch-op", "disable_passes": "--disable-pass", "enable_passes": "--enable-pass"}
+FLAGS = {
+    "torch_ops": "--torch-op",
+    "disable_passes": "--disable-pass",
+    "enable_passes": "--enable-pass",
+    "profiles": "--profile",
+}
 """Of lists that are given one at a time. Any other field is an option of its own name."""
 
 TYPES: dict[str, Any] = {"cache_dir": str | None, "workspace_bytes": int | None}

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 
 from trtplug.errors import ExecutorError
+from trtplug.executors.profiled import ProfiledSession
 from trtplug.executors.session import Session
 from trtplug.executors.streams import StreamOrder, raw_stream
 
@@ -37,7 +38,7 @@ class Graph:
     """One captured call: a context and buffers of its own, which nothing else changes.
 
     Args:
-        session: on a context that has served nobody yet.
+        session: on a context (of each optimization profile) that has served nobody yet.
         inputs: as in the call; only their shapes, dtypes and values of sizes matter.
         device: of the tensors.
 
@@ -46,7 +47,7 @@ class Graph:
         RuntimeError: CUDA refuses to capture.
     """
 
-    def __init__(self, session: Session, inputs: Sequence[Any], device: torch.device) -> None:
+    def __init__(self, session: Session | ProfiledSession, inputs: Sequence[Any], device: torch.device) -> None:
         self._graph = torch.cuda.CUDAGraph()  # goes before what it uses
         self._session = session
         with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(device):
@@ -111,8 +112,8 @@ class GraphedSession:
 
     def __init__(
         self,
-        plain: Session,
-        open: Callable[[], Session],
+        plain: Session | ProfiledSession,
+        open: Callable[[], Session | ProfiledSession],
         captured: Callable[[], None],
         name: str,
         device: torch.device,

@@ -6,7 +6,7 @@ import functools
 import json
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -15,6 +15,7 @@ from trtplug.errors import ExecutorError
 from trtplug.executors.contexts import Contexts
 from trtplug.executors.graphs import GraphedSession
 from trtplug.executors.kernels import KernelStore
+from trtplug.executors.profiled import ProfiledSession
 from trtplug.executors.profiling import layer_times
 from trtplug.executors.session import Failure, Session, same_device
 from trtplug_registry import CONTRACT, Engine, Executor, RunOptions, hookimpl
@@ -49,8 +50,11 @@ def _unavailable() -> str | None:
     return None
 
 
+AnySession: TypeAlias = Session | ProfiledSession | GraphedSession
+
+
 class EngineRun:
-    """An engine on the GPU: zero-copy in and out, one execution context per thread and device.
+    """An engine on the GPU: zero-copy in and out, one execution context per thread, device and optimization profile.
 
     Takes CUDA tensors of one device, then sizes as ints; returns new tensors there. Work is enqueued on the current
     stream of that device. The engine is loaded, and its kernels compiled, on the device that is current when it is
@@ -76,7 +80,10 @@ class EngineRun:
         self._loaded: dict[int, Contexts] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._session(())  # kernels are compiled now, not in the first call; and what cannot run is known now
+        session = self._session(())  # kernels are compiled now, not in the first call; and what cannot run is known now
+        plain = session.plain if isinstance(session, GraphedSession) else session
+        if isinstance(plain, ProfiledSession):
+            plain.open_all()
 
     def __call__(self, *inputs: Any) -> tuple[torch.Tensor, ...]:
         try:
@@ -97,7 +104,8 @@ class EngineRun:
     def profile(self, inputs: Sequence[Any], calls: int) -> list[tuple[str, float]]:
         """Milliseconds by TensorRT layer for a call with these inputs, in order of execution. See `layer_times`."""
         index = same_device(self.engine, inputs)
-        session = self._new_session(torch.cuda.current_device() if index is None else index, eager=True)
+        made = self._new_session(torch.cuda.current_device() if index is None else index, eager=True)
+        session = made.session_for(inputs) if isinstance(made, ProfiledSession) else made
         return layer_times(session.context, lambda: session(inputs), calls, self.engine.name)
 
     def inspect(self) -> Any:
@@ -111,33 +119,43 @@ class EngineRun:
         assert results is not None
         return results
 
-    def _session(self, inputs: Sequence[Any]) -> Session | GraphedSession:
+    def _session(self, inputs: Sequence[Any]) -> AnySession:
         """This thread's session on the device of the inputs, which becomes the one that is tried first."""
         local = self._local
         index = same_device(self.engine, inputs)
         if index is None:
             index = torch.cuda.current_device()
-        sessions: dict[int, Session | GraphedSession] = local.__dict__.setdefault("sessions", {})
+        sessions: dict[int, AnySession] = local.__dict__.setdefault("sessions", {})
         if index not in sessions:
             sessions[index] = self._open(index)
         local.session = session = sessions[index]
         return session
 
-    def _open(self, index: int) -> Session | GraphedSession:
+    def _open(self, index: int) -> AnySession:
         plain = self._new_session(index)
         if not self.options.cuda_graphs:
             return plain
         another = functools.partial(self._new_session, index, eager=True)
         return GraphedSession(plain, another, self._load(index).keep, self.engine.name, torch.device("cuda", index))
 
-    def _new_session(self, index: int, *, eager: bool = False) -> Session:
-        """On a context of its own."""
+    def _new_session(self, index: int, *, eager: bool = False) -> Session | ProfiledSession:
+        """On a context of its own; where the engine has several optimization profiles, on one for each."""
+        if not self.engine.profiles:
+            return self._on_context(index, None, eager=eager)
+        return ProfiledSession(self.engine, functools.partial(self._on_context, index, eager=eager))
+
+    def _on_context(self, index: int, profile: int | None, *, eager: bool) -> Session:
         contexts = self._load(index)
         context = contexts.make(eager=eager)
         failure = Failure(self.engine.name, self._logger)
         if context is None:
             free, _ = torch.cuda.mem_get_info(index)
             raise failure(f"has no execution context on cuda:{index}, where {free:,} bytes are free")
+        if profile is not None:
+            stream = torch.cuda.current_stream(index)
+            if not context.set_optimization_profile_async(profile, stream.cuda_stream):
+                raise failure(f"has no optimization profile {profile}")
+            stream.synchronize()  # the context may serve another stream next
         self._logger.take()
         contexts.keep()
         return Session(self.engine, context, contexts, torch.device("cuda", index), failure)

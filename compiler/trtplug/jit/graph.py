@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from trtplug.errors import op_name, source_line
 from trtplug.executors import check_options, pick_executor
 from trtplug.inputs import shared_memory, without_autocast
 from trtplug.jit.session import Session
-from trtplug.jit.sizes import bounded
+from trtplug.jit.sizes import limited
 from trtplug.jit.state import Stamps, is_state
 from trtplug.jit.tracing import fake_inputs, trace
 from trtplug.lowering import Lifted, Mutation, apply_mutations, graphs, lower_lifted
@@ -70,7 +71,7 @@ class Graph:
         self._source, self._session = source, session
         placeholders = source.graph.find_nodes(op="placeholder")
         fakes = fake_inputs(placeholders, example_inputs)
-        self._ranges = bounded(fakes)
+        self._limits = limited([_name(node) for node in placeholders], fakes, session.settings.profiles)
         self._traced = trace(source, fakes)
         written = frozenset(self._traced.written)
         self._frozen = [
@@ -89,7 +90,21 @@ class Graph:
             built = self._again(inputs)
         if self._traced.written and shared_memory(self._traced.written, inputs):
             return self._source.forward(*inputs)
+        if not self._limits.hold(inputs):
+            return self._in_torch(inputs)
         return built.run(*inputs)
+
+    def _in_torch(self, inputs: Sequence[Any]) -> Any:
+        """A call that no optimization profile holds."""
+        found = (inputs[place] for place in self._limits.places)
+        given = ", ".join(str(list(value.shape)) for value in found if isinstance(value, torch.Tensor))
+        profiles = ", ".join(map(repr, self._session.settings.profiles))
+        warnings.warn(
+            f"no optimization profile ({profiles}) holds a call with {given}: it runs in Torch",
+            TorchOnlyWarning,
+            stacklevel=3,
+        )
+        return self._source.forward(*inputs)
 
     def _again(self, inputs: Sequence[Any]) -> _Built:
         with self._lock:
@@ -104,7 +119,7 @@ class Graph:
         run = Compilation(session.settings, session.registry, None, self._kept)
         strict = session.settings.strict_plugins
         with run.stage("lower"), tracing_turn():
-            lowered = lower_lifted(lifted, self._ranges, session.registry, session.settings, strict=strict)
+            lowered = lower_lifted(lifted, self._limits.ranges, session.registry, session.settings, strict=strict)
         device = next((value.device.type for value in inputs if isinstance(value, torch.Tensor)), "cpu")
         executor = pick_executor(session.registry, session.settings.executor, device)
         check_options(executor, session.settings.run_options)
@@ -140,6 +155,11 @@ class Graph:
         graph_module.recompile()
         _, spec = pytree.tree_flatten(((), {}))
         return Lifted(graph_module, spec, spec, names, mutations, {}, False)
+
+
+def _name(node: fx.Node) -> str:
+    """A local variable's name, where Dynamo made an input of it (``l_x_``)."""
+    return re.sub(r"^l_(\w+)_$", r"\1", node.name, flags=re.IGNORECASE)
 
 
 def _freeze(graph_module: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy
 import torch
 
-from trtplug.ranges import Range
+from trtplug.profiles import Profiles, holds, named_sizes, narrowed, profiles_in
+from trtplug.ranges import Range, size_range
 
 MAX_SIZE = 8192
 """The maximum of a size that nothing bounds, unless the size that was seen is larger; it becomes a guard."""
@@ -37,6 +39,56 @@ def bounded(fakes: Sequence[Any]) -> dict[sympy.Symbol, Range]:
             if size.node.expr == symbol:
                 assert size <= span.max  # evaluated now, so that it is a guard
     return ranges
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What the settings' profiles leave of the shapes that Dynamo's guards let through.
+
+    Attributes:
+        ranges: of each symbol, with the profiles as parts.
+        places: of the inputs that vary.
+        profiles: their ranges in each profile; () where nothing is limited.
+    """
+
+    ranges: Mapping[sympy.Symbol, Range]
+    places: tuple[int, ...] = ()
+    profiles: Profiles = ()
+
+    def hold(self, inputs: Sequence[Any]) -> bool:
+        """Whether a call is within them."""
+        if not self.profiles:
+            return True
+        values = (inputs[place] for place in self.places)
+        shapes = [tuple(value.shape) if isinstance(value, torch.Tensor) else (int(value),) for value in values]
+        return any(holds(profile, shapes) for profile in self.profiles)
+
+
+def limited(names: Sequence[str], fakes: Sequence[Any], texts: Sequence[str]) -> Limits:
+    """The profiles of a graph, as far as they are about its inputs and what Dynamo lets vary.
+
+    Of a profile that names what is no size of this graph, or one that is fixed in it, the rest counts.
+
+    Args:
+        names: of the inputs.
+        fakes: them.
+        texts: the settings' profiles.
+    """
+    whole = bounded(fakes)
+    ranges = narrowed(whole, named_sizes(list(zip(names, fakes, strict=True)), whole), texts, clip=True)
+    if ranges is whole:
+        return Limits(whole)
+    spans = {place: [size_range(size, ranges) for size in _sizes(value)] for place, value in enumerate(fakes)}
+    varying = [place for place, found in spans.items() if any(span.parts or span.min < span.max for span in found)]
+    profiles = profiles_in([spans[place] for place in varying])
+    one = tuple(
+        zip(*([tuple(getattr(s, p) for s in spans[place]) for place in varying] for p in ("min", "opt", "max")))
+    )
+    return Limits(ranges, tuple(varying), profiles or (one,))
+
+
+def _sizes(value: Any) -> Sequence[Any]:
+    return value.shape if isinstance(value, torch.Tensor) else [value] if isinstance(value, torch.SymInt) else []
 
 
 def _range(symbol: sympy.Symbol, size: torch.SymInt, limit: int) -> Range:

@@ -31,6 +31,7 @@ from trtplug.lowering.passes import PassRunner
 from trtplug.lowering.strides import free_of_strides
 from trtplug.lowering.value import Fate, Lowered, Mutation, PassRecord, Removal
 from trtplug.lowering.verify import Verifier
+from trtplug.profiles import named_sizes, narrowed
 from trtplug.ranges import Range
 from trtplug.settings import Settings
 from trtplug.tracing import Program
@@ -69,13 +70,17 @@ def lower(program: Program, registry: Registry, settings: Settings = DEFAULTS, *
     Raises:
         LoweringError: under ``strict``, a pass breaks the graph or what it promises to keep; with ``verify``, a pass
             changes a result; or the program has effects that cannot be expressed as values.
+        SettingsError, UnknownNameError: the settings' profiles do not fit the program's inputs.
     """
     start = time.perf_counter()
     lifted = lift(program.exported)
     name = "lower:retrace" if lifted.retraced else "lower:lift"
     sizes = len(program.exported.graph.nodes), len(lifted.graph_module.graph.nodes)
     first = PassRecord(name, time.perf_counter() - start, *sizes, True)
-    return lower_lifted(lifted, program.ranges, registry, settings, strict=strict, records=(first,))
+    values = [node.meta.get("val") for node in lifted.graph_module.graph.find_nodes(op="placeholder")]
+    nameable = named_sizes(list(zip(lifted.input_names, values, strict=True)), program.ranges)
+    ranges = narrowed(program.ranges, nameable, settings.profiles)
+    return lower_lifted(lifted, ranges, registry, settings, strict=strict, records=(first,))
 
 
 @collector_paused()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from trtplug._tensorrt import library, serialized
 from trtplug.errors import BuildError
 from trtplug.network.builder import NetworkBuilder
-from trtplug_registry import TensorFacts
+from trtplug_registry import ShapeRange, TensorFacts
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase of the build, the steps done in it, and the steps that it has."""
@@ -32,6 +32,8 @@ class Binding:
         size: whether it is a size rather than a tensor; such inputs are int64 with shape ().
         extents: each size (for a size input: the size itself) as an int or an expression of symbols that all bindings
             of the network share; () where it is not known.
+        profiles: for an input, smallest, typical and largest by optimization profile, where the engine has several; as
+            many for each input. Then those above are of all of them together.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Binding:
     largest: tuple[int, ...] = ()
     size: bool = False
     extents: tuple[int | sympy.Expr, ...] = dataclasses.field(default=(), compare=False)  # symbols differ by process
+    profiles: tuple[ShapeRange, ...] = ()
 
     @property
     def dynamic(self) -> bool:
@@ -127,9 +130,12 @@ class Network:
             config.set_flag(trt.BuilderFlag.TF32)
         if not any(binding.dynamic or binding.size for binding in self.inputs):
             return
+        for spans in profiles_of(self.inputs) or [[(b.smallest, b.typical, b.largest) for b in self.inputs]]:
+            self._add_profile(config, spans)
+
+    def _add_profile(self, config: Any, spans: Sequence[ShapeRange]) -> None:
         profile = self.source.builder.create_optimization_profile()
-        for binding in self.inputs:
-            points = binding.smallest, binding.typical, binding.largest
+        for binding, points in zip(self.inputs, spans, strict=True):
             if binding.size:
                 profile.set_shape_input(binding.name, *(list(point) for point in points))
             elif binding.dynamic:
@@ -137,6 +143,11 @@ class Network:
         if config.add_optimization_profile(profile) < 0:
             what = f"TensorRT refuses the shape ranges of {self.name}: {[b for b in self.inputs if b.dynamic]}"
             raise BuildError(what, (), self.source.logger.take())
+
+
+def profiles_of(inputs: Sequence[Binding]) -> tuple[tuple[ShapeRange, ...], ...]:
+    """By optimization profile, the range of each input; () where there is one at most."""
+    return tuple(zip(*(binding.profiles for binding in inputs), strict=True))
 
 
 def mentioned(messages: tuple[str, ...], names: Mapping[str, Any]) -> tuple[str, ...]:

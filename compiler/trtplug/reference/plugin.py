@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
+from trtplug.profiles import profile_of
 from trtplug_registry import CONTRACT, Engine, Executor, hookimpl
 
 trtplug_contract = CONTRACT
@@ -24,13 +25,20 @@ def _unavailable() -> str | None:
 
 
 class _Run:
-    """Calls the lifted network. A size input arrives as an int and becomes a 0-d int64 tensor."""
+    """Calls the lifted network. A size input arrives as an int and becomes a 0-d int64 tensor.
+
+    Raises `ExecutorError` for shapes that none of the engine's optimization profiles holds, where it has several.
+    """
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._profiled = bool(engine.profiles)
         self._home = torch.device("cpu")
         self._modules: dict[torch.device, GraphModule] = {self._home: engine.reference}
 
     def __call__(self, *inputs: Any) -> tuple[torch.Tensor, ...]:
+        if self._profiled:
+            profile_of(self._engine, inputs)  # takes what the engine takes, and no more
         device = next((value.device for value in inputs if isinstance(value, torch.Tensor)), self._home)
         module = self._modules.get(device)
         if module is None:  # weights are lifted on the CPU; each device gets its own copy

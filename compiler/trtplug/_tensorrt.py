@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from trtplug_registry import TrtplugError
+from trtplug_registry import DATA_DEPENDENT_SHAPES, TrtplugError
 
 FLAVOURS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}  # module: distribution on PyPI
 
@@ -208,6 +208,8 @@ class _Capabilities:
 
     @functools.cache  # noqa: B019  one object, few names
     def has(self, name: str) -> bool:
+        if name == DATA_DEPENDENT_SHAPES:  # TensorRT-RTX declares the layer and has no implementation of it
+            return library().__name__ != "tensorrt_rtx" and self.has("INetworkDefinition.add_non_zero")
         found: Any = library()
         for part in name.split("."):
             found = getattr(found, part, None)

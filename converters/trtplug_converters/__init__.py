@@ -16,6 +16,7 @@ FAMILIES = (
     "joining",
     "slicing",
     "indexing",
+    "selecting",
     "scatter",
     "creation",
     "attention",

@@ -8,7 +8,15 @@ this imports no TensorRT.
 from trtplug_registry.aliasing import may_be_view, reaches_output
 from trtplug_registry.bodies import Body, BodyFacts
 from trtplug_registry.context import ConverterContext, NetworkBody, NetworkSize, NetworkTensor, Operand
-from trtplug_registry.converter import Converter, Tolerance, converter, converter_table, qualified_name, resolve
+from trtplug_registry.converter import (
+    DATA_DEPENDENT_SHAPES,
+    Converter,
+    Tolerance,
+    converter,
+    converter_table,
+    qualified_name,
+    resolve,
+)
 from trtplug_registry.domain import Domain, Restriction
 from trtplug_registry.errors import (
     DeclarationError,
@@ -23,7 +31,7 @@ from trtplug_registry.examples import Example
 from trtplug_registry.executor import Engine, Executor, RunOptions, ShapeRange
 from trtplug_registry.facts import Call, SymbolicSize, TensorFacts, describe_tensor, describe_value
 from trtplug_registry.hookspecs import CONTRACT, hookimpl
-from trtplug_registry.nature import is_collective, nature
+from trtplug_registry.nature import has_data_dependent_shape, is_collective, nature
 from trtplug_registry.passes import (
     PHASES,
     DisablePass,
@@ -78,6 +86,7 @@ __all__ = [
     "ALL",
     "BOOL",
     "CONTRACT",
+    "DATA_DEPENDENT_SHAPES",
     "FLOATS",
     "INTS",
     "MAX_RANK",
@@ -152,6 +161,7 @@ __all__ = [
     "describe_value",
     "dims",
     "distinct_axes",
+    "has_data_dependent_shape",
     "hookimpl",
     "index_into",
     "is_collective",

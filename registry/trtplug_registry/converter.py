@@ -18,6 +18,9 @@ from trtplug_registry.errors import DeclarationError
 
 _VARIADIC = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
+DATA_DEPENDENT_SHAPES = "data-dependent-shapes"
+"""What a converter `needs` whose results have shapes that depend on values: TensorRT-RTX builds no such engine."""
+
 Target: TypeAlias = OpOverload | OpOverloadPacket | HigherOrderOperator | str
 Convert: TypeAlias = Callable[..., Any]
 
@@ -43,7 +46,8 @@ class Converter:
         function: called with the context, then the schema's arguments by name.
         dynamic_shapes: whether any input may have symbolic sizes.
         priority: higher is asked first.
-        needs: names of the TensorRT module that must exist, such as ``"INetworkDefinition.add_attention"``.
+        needs: names of the TensorRT module that must exist, such as ``"INetworkDefinition.add_attention"``; and
+            `DATA_DEPENDENT_SHAPES`, which is not a name but an ability.
         tolerance: the laws' tolerance, where the default is too tight, by dtype of the result.
         keeps_nan: whether eager's NaN stays. TensorRT's maxima, minima, top-k, clamps and max
             pooling do not promise that; what is said here is shown with the op.

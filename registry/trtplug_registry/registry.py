@@ -13,12 +13,12 @@ from torch.fx import Node
 
 from trtplug_registry.bodies import body_of, describe_body
 from trtplug_registry.claims import Claims
-from trtplug_registry.converter import Converter, check_signature, qualified_name, resolve
+from trtplug_registry.converter import DATA_DEPENDENT_SHAPES, Converter, check_signature, qualified_name, resolve
 from trtplug_registry.errors import DeclarationError, unknown_name
 from trtplug_registry.facts import Opaque, SymbolicSize, describe_node, describe_value
 from trtplug_registry.fingerprint import fingerprint
 from trtplug_registry.memory import Memory, call_key
-from trtplug_registry.nature import nature
+from trtplug_registry.nature import has_data_dependent_shape, nature
 from trtplug_registry.passes import LoweringPass
 from trtplug_registry.pipeline import Ruling, arrange_passes
 from trtplug_registry.plugins import Plugin
@@ -37,7 +37,7 @@ class Capabilities(Protocol):
     def version(self) -> str: ...
 
     def has(self, name: str) -> bool:
-        """Whether the module has this (dotted) name."""
+        """Whether the module has this (dotted) name, or this ability (`DATA_DEPENDENT_SHAPES`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Registry:
         if self._exclusions.has_op(op):
             return Reason(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps {qualified_name(op)} in Torch")
         claims = self._find_claims(op)
-        return None if claims is None else self._standing(claims, converter)
+        return None if claims is None else _conflict(claims, converter) or self._lack(converter)
 
     @property
     def targets(self) -> tuple[OpOverload, ...]:
@@ -291,7 +291,8 @@ class Registry:
         if claims is None or not claims.converters:
             unfit = "; ".join(self._faults[c] for c in self._faults if c.target_name == qualified_name(op))
             text = unfit or f"no plugin has a converter for {qualified_name(op)}"
-            return refuse(ReasonCode.NO_CONVERTER, seen=text, because="" if unfit else nature(op))
+            code = ReasonCode.DATA_DEPENDENT_SHAPE if has_data_dependent_shape(op) else ReasonCode.NO_CONVERTER
+            return refuse(code, seen=text, because="" if unfit else nature(op))
         call = self._call(claims, node)
         if isinstance(call, Reason):
             return Unsupported((call,))
@@ -359,7 +360,7 @@ class Registry:
     def _refusal_of(
         self, converter: Converter, claims: Claims, place: int, node: Node, call: dict[str, Any]
     ) -> Reason | None:
-        reason = self._standing(claims, converter)
+        reason = _conflict(claims, converter)
         if reason is not None:
             return reason
         for name, default in claims.pinned[place].items():
@@ -368,23 +369,15 @@ class Registry:
         reason = converter.domain.refusal(call)
         if reason is None and not converter.dynamic_shapes:
             reason = _refuse_dynamic(call)
-        return reason or converter.domain.refusal_of_use(node)
+        return reason or converter.domain.refusal_of_use(node) or self._lack(converter)
 
-    def _standing(self, claims: Claims, converter: Converter) -> Reason | None:
-        """Why a converter takes no call at all of an op, or None."""
-        rival = claims.conflicts.get(converter)
-        if rival is not None:
-            return Reason(
-                ReasonCode.CONFLICT,
-                required=f"prefer=[{converter.plugin!r}] or prefer=[{rival.plugin!r}]",
-                seen=f"{converter.id} and {rival.id} both claim the op with equal priority",
-            )
-        if self.capabilities is not None:
-            for name in converter.needs:
-                if not self.capabilities.has(name):
-                    text = f"TensorRT {self.capabilities.version} has not"
-                    return Reason(ReasonCode.TENSORRT_VERSION, required=name, seen=text)
-        return None
+    def _lack(self, converter: Converter) -> Reason | None:
+        """What a converter needs that this TensorRT has not; said of calls that it would take otherwise."""
+        capabilities = self.capabilities
+        if capabilities is None:
+            return None
+        lacking = (name for name in converter.needs if not capabilities.has(name))
+        return next((_missing(name, capabilities.version) for name in lacking), None)
 
     def _describe(self, value: Any) -> Any:
         if isinstance(value, Node):
@@ -402,6 +395,30 @@ class Registry:
         if isinstance(value, list | tuple):
             return [self._describe(item) for item in value]
         return describe_value(value)
+
+
+def _conflict(claims: Claims, converter: Converter) -> Reason | None:
+    """The refusal of a converter that another one conflicts with."""
+    rival = claims.conflicts.get(converter)
+    if rival is None:
+        return None
+    return Reason(
+        ReasonCode.CONFLICT,
+        required=f"prefer=[{converter.plugin!r}] or prefer=[{rival.plugin!r}]",
+        seen=f"{converter.id} and {rival.id} both claim the op with equal priority",
+    )
+
+
+def _missing(name: str, version: str) -> Reason:
+    """The refusal of a converter that needs what this TensorRT has not."""
+    if name != DATA_DEPENDENT_SHAPES:
+        return Reason(ReasonCode.TENSORRT_VERSION, required=name, seen=f"TensorRT {version} has not")
+    return Reason(
+        ReasonCode.DATA_DEPENDENT_SHAPE,
+        required="one that builds engines whose results' shapes depend on values",
+        seen=f"TensorRT {version} declares the layer and has no implementation of it",
+        because="the shape of the op's result depends on values, not only on the inputs' shapes",
+    )
 
 
 def _refuse_dynamic(call: Mapping[str, Any]) -> Reason | None:

@@ -25,6 +25,7 @@ class ReasonCode(enum.StrEnum):
     EXCLUDED_BY_USER = "excluded-by-user"
     CONFLICT = "conflict"
     TENSORRT_VERSION = "tensorrt-version"
+    DATA_DEPENDENT_SHAPE = "data-dependent-shape"
     NO_METADATA = "no-metadata"
     CONVERSION_FAILED = "conversion-failed"
     BUILD_FAILED = "build-failed"

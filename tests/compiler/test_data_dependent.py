@@ -1,16 +1,32 @@
-"""Ops whose result's shape depends on values stay in Torch, for that reason; TensorRT-RTX could not have them."""
+"""Ops whose result's shape depends on values: TensorRT-RTX builds none, and says so; standard TensorRT gets them."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 import torch
 from torch import nn
 
 import trtplug
-from trtplug._tensorrt import library
+from trtplug import _tensorrt
+from trtplug._tensorrt import capabilities, library
 from trtplug.errors import BuildError
 from trtplug.network import Binding, Network, NetworkBuilder
-from trtplug_registry import ReasonCode, TensorFacts
+from trtplug.testing import Law, LawCase, law_cases, run_op
+from trtplug_registry import DATA_DEPENDENT_SHAPES, ReasonCode, TensorFacts
+
+X = torch.tensor([[1.0, -2.0, 3.0], [3.0, 0.0, 0.5]])
+RTX = pytest.mark.skipif(library().__name__ != "tensorrt_rtx", reason="standard TensorRT has the layer")
+
+
+class Standard:
+    """What standard TensorRT would say of itself."""
+
+    version = "standard"
+
+    def has(self, name: str) -> bool:
+        return name == DATA_DEPENDENT_SHAPES or capabilities().has(name)
 
 
 class Around(nn.Module):
@@ -22,27 +38,97 @@ class Around(nn.Module):
         return self.function((x * 2).relu()) + 1
 
 
-OPS = {
+CONVERTED = {
     "aten::nonzero": torch.nonzero,
     "aten::masked_select": lambda x: torch.masked_select(x, x > 1),
-    "aten::_unique2": torch.unique,
+    "aten::index.Tensor": lambda x: x[x > 1],
 }
+OPS = {**CONVERTED, "aten::_unique2": torch.unique, "aten::unique_consecutive": torch.unique_consecutive}
 
 
+@RTX
 @pytest.mark.parametrize("op", OPS)
 def test_the_reason_is_the_shape(op):
-    model, x = Around(OPS[op]), torch.tensor([[1.0, -2.0, 3.0], [3.0, 0.0, 0.5]])
-    compiled = trtplug.compile(model, (x,), min_block_size=1)
+    model = Around(OPS[op])
+    compiled = trtplug.compile(model, (X,), min_block_size=1)
     (node,) = [node for node in compiled.report.nodes if node.op == op]
     assert node.engine is None
-    assert node.reasons[0].code is ReasonCode.NO_CONVERTER
-    assert "the shape of its result depends on values" in node.reasons[0].because
-    torch.testing.assert_close(compiled(x), model(x))
+    reason = node.reasons[-1]
+    assert reason.code is ReasonCode.DATA_DEPENDENT_SHAPE
+    assert "depends on values" in reason.because
+    assert ("has no implementation of it" in reason.seen) == (op in CONVERTED)
+    torch.testing.assert_close(compiled(X), model(X))
 
 
-@pytest.mark.skipif(library().__name__ != "tensorrt_rtx", reason="standard TensorRT has the layer")
+@RTX
+def test_coverage_says_so():
+    (op,) = trtplug.coverage("aten::nonzero").ops
+    assert op.status == "unsupported"
+    assert [reason.code for reason in op.reasons] == [ReasonCode.DATA_DEPENDENT_SHAPE]
+    assert "depends on values" in str(trtplug.coverage("aten::nonzero"))
+    texts = [idea.text for idea in trtplug.coverage(Around(torch.nonzero), (X,)).model.suggestions]
+    assert any("standard TensorRT" in text for text in texts)
+
+
+def cases() -> list[LawCase]:
+    """Every law that needs no engine, of the converters that need the ability."""
+    found = law_cases(trtplug.registry().having(capabilities=Standard()))
+    dtypes = {case.dtype for case in found} if os.environ.get("TRTPLUG_LAWS") == "nightly" else {None, torch.float32}
+    return [
+        case
+        for case in found
+        if DATA_DEPENDENT_SHAPES in case.converter.needs and case.law is not Law.BUILDS and case.dtype in dtypes
+    ]
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_laws_where_the_library_has_the_layer(case):
+    case.check()
+
+
+def test_no_law_is_tried_of_what_cannot_be_used():
+    capable = capabilities().has(DATA_DEPENDENT_SHAPES)
+    assert any(DATA_DEPENDENT_SHAPES in case.converter.needs for case in law_cases(trtplug.registry())) == capable
+
+
+@pytest.mark.parametrize("value", [3.0, 0.0, float("nan")])
+def test_a_number_has_no_axes(value):
+    registry = trtplug.registry().having(capabilities=Standard())
+    (result,) = run_op(registry, torch.ops.aten.nonzero.default, (torch.tensor(value),))
+    torch.testing.assert_close(result, torch.nonzero(torch.tensor(value)))
+
+
+@pytest.fixture
+def standard(monkeypatch):
+    """The library at hand, taken for one that has the layer."""
+    monkeypatch.setattr(_tensorrt._Capabilities, "has", lambda self, name: Standard().has(name) or True)
+
+
+@pytest.mark.parametrize("op", CONVERTED)
+def test_one_engine_where_the_library_has_the_layer(op, standard, monkeypatch):
+    """All but the build, which TensorRT-RTX would refuse."""
+    monkeypatch.setattr(Network, "build", lambda self, progress=None, options=None: b"plan")
+    model = Around(CONVERTED[op])
+    compiled = trtplug.compile(model, (X,), min_block_size=1, executor="reference")
+    assert len(compiled.report.engines) == 1
+    assert all(node.engine is not None for node in compiled.report.nodes if node.op == op)
+    for x in (X, -X, X + 3):
+        torch.testing.assert_close(compiled(x), model(x))
+
+
+@RTX
+def test_a_build_that_fails_costs_the_node(standard):
+    model = Around(torch.nonzero)
+    with pytest.warns(UserWarning, match="nonzero"):
+        compiled = trtplug.compile(model, (X,), min_block_size=1)
+    (node,) = [node for node in compiled.report.nodes if node.op == "aten::nonzero"]
+    assert node.reasons[0].code is ReasonCode.BUILD_FAILED
+    torch.testing.assert_close(compiled(X), model(X))
+
+
+@RTX
 def test_tensorrt_rtx_declares_the_layer_and_cannot_build_it():
-    """Where this fails, a converter of `nonzero` is due."""
+    """Where this fails, TensorRT-RTX has what `DATA_DEPENDENT_SHAPES` says it has not."""
     network = NetworkBuilder()
     x = network.add_input("x", torch.bool, (2, 4))
     network.mark_output(network.add("non_zero", x).get_output(0), "y")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -158,3 +159,40 @@ def test_empty_tensors_have_an_address(session: Session, context: Context) -> No
     context.set_input_shape = lambda name, shape: bool(setattr(context, "shape", shape)) or True  # type: ignore[method-assign]
     (result,) = session((rows(0), 0)) or ()
     assert tuple(result.shape) == (0, 4)
+
+
+class Finding(Context):
+    """The places of the elements that are not 0, as many as there turn out to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+        self.memory: Any = None
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (-1, 2)
+
+    def set_output_allocator(self, name: str, memory: Any) -> bool:
+        self.told.append(f"allocator {name}")
+        self.memory = memory
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        address = self.memory.reallocate_output_async("y", 0, self.found * 4, 256, stream)
+        made = ctypes.c_int16 * (self.found * 2)
+        made.from_address(address)[:] = [self.found] * self.found * 2
+        self.memory.notify_shape("y", (self.found, 2))
+        return True
+
+
+@pytest.mark.parametrize("context", [Finding()])
+def test_results_whose_shapes_depend_on_values(session: Session, context: Finding, monkeypatch: Any) -> None:
+    outputs = tuple((place, name, torch.int16) for place, name, _ in session._outputs)
+    monkeypatch.setattr(session, "_outputs", outputs)
+    results = []
+    for context.found in (3, 0, 5):
+        results += session((rows(3), 3)) or ()
+    assert [tuple(result.shape) for result in results] == [(3, 2), (0, 2), (5, 2)]
+    for result in results:  # none lies in another one's memory
+        assert bool((result == len(result)).all())
+    assert context.take().count("allocator y") == 1

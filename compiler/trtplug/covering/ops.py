@@ -178,7 +178,9 @@ def follow(registry: Registry, op: OpOverload) -> dict[str, Any]:
     """Lowers one guessed call of an op that no converter claims; what became of it, as JSON-able data."""
     alone = f"no plugin has a converter for {qualified_name(op)}"
     schema = op._schema
-    if op not in registry.decompositions and not _is_composite(op) and schema.returns and not schema.is_mutable:
+    opaque = op not in registry.decompositions and not _is_composite(op) and not schema.is_mutable
+    checks = not schema.returns and not any(str(argument.type) == "Tensor" for argument in schema.arguments)
+    if (opaque and schema.returns) or checks:
         return _unsupported(op, alone)
     from trtplug.covering.samples import sample
 

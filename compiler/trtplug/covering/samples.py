@@ -115,6 +115,8 @@ _KNOWN: Mapping[str, Callable[[], tuple[Any, ...]]] = {
         f"aten::{name}": lambda: (torch.ones(4, 3, dtype=torch.int64), 2)
         for name in ("__lshift__.Scalar", "__rshift__.Scalar")
     },
+    "aten::_fft_c2c": lambda: (torch.ones(4, 4, dtype=torch.complex64), [1], 0, True),
+    "aten::empty_permuted": lambda: ([4, 3], [1, 0]),
     "aten::_is_all_true": lambda: (torch.ones(4, 3, dtype=torch.bool),),
     "aten::_is_any_true": lambda: (torch.ones(4, 3, dtype=torch.bool),),
     "aten::_reshape_copy": lambda: (torch.ones(4, 3), [3, 4]),

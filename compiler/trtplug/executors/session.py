@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from trtplug.errors import ExecutorError
+from trtplug.executors.outputs import output_memory
 from trtplug.executors.streams import StreamOrder, raw_stream
 from trtplug_registry import Engine
 
@@ -66,6 +67,7 @@ class Session:
         self._spare = torch.empty(16, dtype=torch.uint8, device=device)  # TensorRT wants an address for empty tensors
         self._no_address = self._spare.data_ptr()
         self._overwritten = self._aliases()
+        self._growing: dict[str, Any] = {}  # what holds a result whose shape depends on values, by name
 
     @property
     def context(self) -> Any:
@@ -118,7 +120,7 @@ class Session:
         if not self._enqueue():
             self.broken = True
             raise self._failure("failed", inputs)
-        return tuple(results)
+        return self._grown(results) if self._growing else tuple(results)
 
     def _enqueue(self) -> bool:
         index = self._index
@@ -163,10 +165,24 @@ class Session:
         shapes = []
         for _, name, _ in self._outputs:
             shape = tuple(self._context.get_tensor_shape(name))
-            if min(shape, default=0) < 0:
-                raise self._failure(f"cannot tell the shape of output {name!r}", inputs)
+            if min(shape, default=0) < 0:  # it depends on values
+                shape = self._grow(name, inputs)
             shapes.append(torch.Size(shape))
         return tuple(shapes)
+
+    def _grow(self, name: str, inputs: Sequence[Any]) -> tuple[int, ...]:
+        """Lets TensorRT ask for a result's memory as it runs; the shape to begin with."""
+        if name not in self._growing:
+            memory = output_memory(self._device)
+            if not self._context.set_output_allocator(name, memory):
+                raise self._failure(f"cannot tell the shape of output {name!r}", inputs)
+            self._growing[name] = memory
+        return (0,)
+
+    def _grown(self, results: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The results, those whose shapes depend on values as they have become."""
+        named = zip(self._outputs, results)
+        return tuple(self._growing[name].take(dtype) if name in self._growing else x for (_, name, dtype), x in named)
 
     def _describe(self, place: int) -> str:
         name, facts = self._engine.inputs[place]

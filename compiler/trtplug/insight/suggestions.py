@@ -202,11 +202,13 @@ def _settings(asked: _Asked) -> Iterator[_Idea]:
 def _version(asked: _Asked) -> Iterator[_Idea]:
     needed: dict[str, list[Node]] = {}
     for node, reason in asked.because_of(ReasonCode.TENSORRT_VERSION):
-        needed.setdefault(reason.required, []).append(node)
-    for name, nodes in needed.items():
+        needed.setdefault(f"a TensorRT that has {reason.required}", []).append(node)
+    for node, _ in asked.because_of(ReasonCode.DATA_DEPENDENT_SHAPE):
+        needed.setdefault("standard TensorRT, whose results' shapes may depend on values", []).append(node)
+    for what, nodes in needed.items():
         flips = _flips(asked.registry.having(capabilities=None), nodes)
         if flips:
-            yield _idea(asked, "version", f"a TensorRT that has {name}", flips)
+            yield _idea(asked, "version", what, flips)
 
 
 def _flips(registry: Registry, nodes: Iterable[Node]) -> list[Node]:

@@ -15,7 +15,7 @@ from trtplug.testing.laws import BY_DTYPE, Law, check_converter, profile_named
 from trtplug.testing.planning import takes_sizes
 from trtplug.testing.profiles import Profile
 from trtplug.testing.trial import Memory
-from trtplug_registry import Converter, Registry
+from trtplug_registry import Converter, Reason, Registry
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,8 +57,9 @@ class LawCase:
 
 
 def law_cases(registry: Registry, profile: Profile | str | None = None) -> list[LawCase]:
-    """Every law, over every converter of a registry whose op is loaded, and over its dtypes.
+    """Every law, over every converter of a registry that can be used here, and over its dtypes.
 
+    It cannot where its op is not loaded, or where this TensorRT has not what it needs.
     The profile is that of the environment where None is given.
 
     For a parametrized test::
@@ -68,7 +69,14 @@ def law_cases(registry: Registry, profile: Profile | str | None = None) -> list[
             case.check()
     """
     chosen = profile_of_environment() if profile is None else profile_named(profile)
-    return [case for converter in registry if converter.overloads() for case in _cases(registry, converter, chosen)]
+    usable = (c for c in registry if c.overloads() and cannot_be_used(registry, c) is None)
+    return [case for converter in usable for case in _cases(registry, converter, chosen)]
+
+
+def cannot_be_used(registry: Registry, converter: Converter) -> Reason | None:
+    """Why a converter takes no call of any of its overloads here, or None."""
+    found = [registry.unavailable(op, converter) for op in converter.overloads()]
+    return found[0] if found and all(found) else None
 
 
 def _cases(registry: Registry, converter: Converter, profile: Profile) -> Iterator[LawCase]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from trtplug.testing.cases import law_cases, profile_of_environment
+from trtplug.testing.cases import cannot_be_used, law_cases, profile_of_environment
 from trtplug.testing.compare import mismatch
 from trtplug.testing.errors import LawViolationError, NotApplicableError, UndescribedError, UnprovenError
 from trtplug.testing.laws import Law, profile_named
@@ -158,6 +158,8 @@ def _converter_cases(registry: Registry, plugin: Plugin, profile: Profile) -> It
         if not converter.overloads():
             why = f"{converter.target_name} is not loaded; let the plugin import what defines it"
             yield _unproven(converter.id, "converter", "all", why)
+        elif lacking := cannot_be_used(registry, converter):
+            yield _unproven(converter.id, "converter", "all", str(lacking))
         elif _is_opaque(converter) and not any(e.subject == converter.target_name for e in plugin.examples):
             why = "its domain is a predicate that nothing can be drawn from, and there is no example of its op"
             yield _unproven(converter.id, "converter", str(Law.EQUALS_EAGER), why)

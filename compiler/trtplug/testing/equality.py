@@ -183,7 +183,7 @@ def call_at(symbolic: SymbolicCall, point: Point, fixed: Mapping[str, torch.Tens
         if isinstance(eager, list | tuple) and len(eager) != len(made):  # a split into another number of pieces
             continue
         results = symbolic.graph.expected(eager)
-        if [tuple(result.shape) for result in results] == symbolic.promised(point):
+        if symbolic.promises(point, [result.shape for result in results]):
             return candidate
     return None
 

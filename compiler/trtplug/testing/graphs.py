@@ -12,9 +12,10 @@ import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from trtplug.testing.drawn import DrawnCall, static_shape
-from trtplug_registry import Converter, TensorFacts
+from trtplug_registry import Converter, TensorFacts, has_data_dependent_shape
 
 PREFIX = "in_"
 
@@ -58,7 +59,8 @@ def call_graph(
     Raises:
         Exception: whatever eager's metadata function raises for a call that is not well-formed.
     """
-    writer = GraphWriter(FakeTensorMode(allow_non_fake_inputs=True))
+    env = ShapeEnv() if has_data_dependent_shape(call.op) else None
+    writer = GraphWriter(FakeTensorMode(allow_non_fake_inputs=True, shape_env=env))
     _inputs(writer, tensors, constants)
     return writer.finish(call, allowed)
 

@@ -15,7 +15,7 @@ import torch
 from torch._guards import GuardSource, Source
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Node
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, free_symbols
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from trtplug.ranges import Range
@@ -97,11 +97,19 @@ class SymbolicCall:
         arguments = {name: size(name, value) for name, value in changed.arguments.items()}
         return DrawnCall(self.call.op, arguments, beside=changed.beside)
 
-    def promised(self, point: Point) -> list[tuple[int, ...]]:
-        """The shapes of the results at these sizes, as the graph's metadata says."""
+    def promises(self, point: Point, shapes: Sequence[Sequence[int]]) -> bool:
+        """Whether the results have these shapes at these sizes, as far as the graph's metadata says.
+
+        Of a size that depends on values it says nothing.
+        """
         value = self.graph.node.meta["val"]
         every = value if isinstance(value, list | tuple) else (value,)
-        return [tuple(evaluate(size, point) for size in every[number].shape) for number in self.graph.results]
+        promised = [every[number].shape for number in self.graph.results]
+        return [len(shape) for shape in promised] == [len(shape) for shape in shapes] and all(
+            not free_symbols(size) <= point.keys() or evaluate(size, point) == made
+            for sizes, shape in zip(promised, shapes, strict=True)
+            for size, made in zip(sizes, shape, strict=True)
+        )
 
     def restrict(self, ranges: Mapping[sympy.Symbol, Range]) -> None:
         """Makes the symbols' ranges known to the graph's own metadata, as an exported program's are."""

@@ -28,6 +28,7 @@ ENVIRONMENTAL = {
     ReasonCode.CONFLICT,
     ReasonCode.EXCLUDED_BY_USER,
     ReasonCode.TENSORRT_VERSION,
+    ReasonCode.DATA_DEPENDENT_SHAPE,
     ReasonCode.OUTPUT_USED,
 }
 """Refusals that do not come from the arguments."""

@@ -38,7 +38,9 @@ def test_asking_leaves_no_guard_in_the_graph_that_is_returned() -> None:
     symbolic = traced(aten.cat.default, ([torch.ones(2, 3), torch.ones(4, 3)], 0), {"tensors[0]": (0,)})
     assert symbolic is not None
     (symbol,) = symbolic.hints
-    assert symbolic.promised({symbol: 7}) == [(11, 3)]
+    assert symbolic.promises({symbol: 7}, [(11, 3)])
+    assert not symbolic.promises({symbol: 7}, [(10, 3)])
+    assert not symbolic.promises({symbol: 7}, [(11,)])
     assert [int(s) for s in symbolic.at({symbol: 7}).tensors["tensors[0]"].shape] == [7, 3]
 
 
@@ -49,7 +51,7 @@ def test_a_size_argument_follows_the_sizes() -> None:
     assert symbolic is not None
     (symbol,) = symbolic.hints
     assert symbolic.at({symbol: 5}).arguments["size"] == [10, 4]
-    assert symbolic.promised({symbol: 5}) == [(10, 4)]
+    assert symbolic.promises({symbol: 5}, [(10, 4)])
 
 
 def test_ranges_stop_where_eager_or_the_promise_does() -> None:

@@ -88,9 +88,7 @@ def mask_of(indices: str, data: str) -> Relation:
     priority=-1,
     needs=NEEDS,
 )
-def index_by_mask(
-    ctx: ConverterContext, self: NetworkTensor, indices: list[NetworkTensor | None]
-) -> NetworkTensor:
+def index_by_mask(ctx: ConverterContext, self: NetworkTensor, indices: list[NetworkTensor | None]) -> NetworkTensor:
     """``index.Tensor(Tensor self, Tensor?[] indices) -> Tensor``: the mask's axes merged, and a gather layer."""
     ((axis, mask),) = [(axis, mask) for axis, mask in enumerate(indices) if mask is not None]
     sizes, rank = ctx.sizes(self), ctx.rank(mask)

@@ -1,4 +1,4 @@
-"""What is not zero, and what a mask selects: results whose shapes depend on values. TensorRT-RTX builds none of them."""
+"""What is not zero, and what a mask selects: shapes that depend on values, which TensorRT-RTX cannot build."""
 
 from __future__ import annotations
 

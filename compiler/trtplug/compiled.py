@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from operator import getitem
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from trtplug.engine import CompiledEngine, EngineModule
@@ -17,6 +18,7 @@ from trtplug.errors import InputError, ModuleError
 from trtplug.inputs import TensorInput, check_inputs, input_checks, shared_memory, without_autocast
 from trtplug.lowering import Lowered, apply_mutations, flatten_inputs
 from trtplug.report import CompilationReport
+from trtplug_registry.executor import Run
 
 if TYPE_CHECKING:
     from trtplug.profile import Profile
@@ -62,6 +64,7 @@ class CompiledModule(nn.Module):
             checks = input_checks(placeholders, lowered.input_names, lowered.ranges)
         self.checks = tuple(checks)
         self._recipe = recipe
+        self._straight = _straight(graph_module)
         self._keywords = _keywords_of_flat(lowered)
         self._written = tuple(int(mutation.target) for mutation in lowered.mutations if mutation.kind == "input")
         self._unflatten = _unflatten(lowered.out_spec)
@@ -76,11 +79,14 @@ class CompiledModule(nn.Module):
         """
         traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
         flat = self._inputs(args, kwargs, traced)
+        run: Callable[..., Any] = self.graph_module
+        if not traced and self._straight is not None and not self._straight[1]:
+            run = self._straight[0]
         if not traced and (torch.is_grad_enabled() or torch._C._is_any_autocast_enabled()):
             with torch.no_grad(), without_autocast():
-                results = self.graph_module(*flat)
+                results = run(*flat)
         else:
-            results = self.graph_module(*flat)
+            results = run(*flat)
         if self.lowered.mutations:
             results = apply_mutations(self.lowered, flat, results)
         return self._unflatten(results)
@@ -140,7 +146,7 @@ class CompiledModule(nn.Module):
             self._recipe, [m for m in self.graph_module.modules() if isinstance(m, EngineModule)], state_dict
         )
         self.graph_module, self.lowered, self.engines = new.graph_module, new.lowered, new.engines
-        self.report, self._recipe = new.report, new._recipe
+        self.report, self._recipe, self._straight = new.report, new._recipe, new._straight
         return names
 
     def profile(self, *args: Any, calls: int = 10, **kwargs: Any) -> Profile:
@@ -245,6 +251,26 @@ def _keywords_of_flat(lowered: Lowered) -> tuple[str, ...] | None:
     if any(not leaf.is_leaf() for side in range(2) for leaf in spec.child(side).children()):
         return None
     return tuple(spec.child(1).context)
+
+
+def _straight(graph_module: GraphModule) -> tuple[Run, Mapping[int, Any]] | None:
+    """What runs a graph that is one engine and nothing else, and the hooks by which it must not be run.
+
+    To walk the graph to it would cost a call more than all the rest.
+    """
+    graph = graph_module.graph
+    calls = [node for node in graph.nodes if node.op not in ("placeholder", "output") and node.target is not getitem]
+    if len(calls) != 1 or calls[0].op != "call_module":
+        return None
+    (call,), (output,) = calls, graph.find_nodes(op="output")
+    module = graph_module.get_submodule(str(call.target))
+    returned: Any = output.args[0]
+    results = [node.args if isinstance(node, Node) else None for node in returned]
+    if not isinstance(module, EngineModule) or list(call.args) != list(graph.find_nodes(op="placeholder")):
+        return None
+    if results != [(call, place) for place in range(len(module.engine.outputs))]:
+        return None
+    return module.run, module._forward_pre_hooks
 
 
 def _unflatten(spec: pytree.TreeSpec) -> Callable[[Sequence[Any]], Any]:

@@ -17,6 +17,7 @@ from trtplug.executors import prepared
 from trtplug.network import Binding
 from trtplug.network.finished import profiles_of
 from trtplug_registry import Executor, RunOptions, ShapeRange, TensorFacts
+from trtplug_registry.executor import Run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +68,11 @@ class EngineModule(nn.Module):
             tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
             return tuple(engine_op.run(self._key, tensors, list(inputs[len(tensors) :])))
         return self._run(*inputs)
+
+    @property
+    def run(self) -> Run:
+        """What the executor made of the engine: what `forward` calls where nobody traces."""
+        return self._run
 
     def profile(self, inputs: Sequence[Any], calls: int) -> list[tuple[str, float]]:
         """Milliseconds by TensorRT layer, in order of execution.

@@ -71,13 +71,14 @@ def check_inputs(checks: Sequence[TensorInput | None], values: Sequence[Any]) ->
         elif value.device != device[0]:
             where = f"{check.name!r} is on {value.device}, {device[1]!r} on {device[0]}"
             raise InputError(f"the inputs are on different devices: {where}. Move them to one")
-    _check_profiles([(check, value) for check, value in zip(checks, values) if check is not None])
+    if [check for check in checks if check is not None and [span for span in check.ranges if span.parts]]:
+        _check_profiles([(check, value) for check, value in zip(checks, values) if check is not None])
 
 
 def _check_profiles(pairs: Sequence[tuple[TensorInput, torch.Tensor]]) -> None:
     profiles = profiles_in([check.ranges for check, _ in pairs])
     shapes = [tuple(value.shape) for _, value in pairs]
-    if profiles and not any(holds(profile, shapes) for profile in profiles):
+    if not any(holds(profile, shapes) for profile in profiles):
         names = [check.name for check, _ in pairs]
         given = ", ".join(f"{name} {list(shape)}" for name, shape in zip(names, shapes))
         advice = "Compile with profiles= that hold it, or without"

@@ -136,7 +136,7 @@ def _with_parts(span: Range, parts: list[Span]) -> Range:
 
 def profiles_in(inputs: Sequence[Sequence[Range]]) -> tuple[tuple[ShapeRange, ...], ...]:
     """The profiles of inputs whose sizes have these ranges, each once; () where there is one at most."""
-    count = max((len(span.parts) for spans in inputs for span in spans), default=0)
+    count = max([0, *[len(span.parts) for spans in inputs for span in spans]])
     found = []
     for number in range(count):
         points = [

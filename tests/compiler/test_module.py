@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import trtplug
+from trtplug.engine import EngineModule
 from trtplug.network import Network
 
 KEPT = {"torch_ops": ["aten::mul"], "min_block_size": 1}
@@ -159,3 +160,19 @@ def test_a_second_gpu(model):
     assert torch.cuda.current_device() == 0
     with pytest.raises(trtplug.ModuleError, match="cuda:1"):
         compiled.to("cuda:0")
+
+
+def test_a_graph_that_is_one_engine_is_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Swapped(nn.Module):
+        def forward(self, x, y):
+            return (y + 1).relu(), (x * 2).tanh()
+
+    compiled = trtplug.compile(Swapped(), (X, -X), min_block_size=1)
+    seen: list[object] = []
+    (engine,) = [part for part in compiled.graph_module.modules() if isinstance(part, EngineModule)]
+    handle = engine.register_forward_pre_hook(lambda *call: seen.append(call))
+    torch.testing.assert_close(compiled(X, -X), Swapped()(X, -X))
+    handle.remove()
+    monkeypatch.setattr(type(compiled.graph_module), "forward", None)
+    torch.testing.assert_close(compiled(X, -X), Swapped()(X, -X))
+    assert len(seen) == 1

@@ -116,6 +116,13 @@ def test_torch_compile(model: Model) -> None:
             fast(rows(3), rows(3))
 
 
+def test_whoever_traces_a_compiled_module_is_held_to_them(compiled: trtplug.CompiledModule) -> None:
+    around = torch.compile(lambda x: compiled(x, x) + 1, backend="eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(around(rows(8)), compiled(rows(8), rows(8)) + 1)
+    with pytest.raises(Exception, match="no optimization profile"):
+        around(rows(2))
+
+
 # --- which one --------------------------------------------------------------------------------------------------------
 
 spans = st.tuples(*[st.integers(0, 40)] * 3).map(lambda span: tuple((size,) for size in sorted(span)))

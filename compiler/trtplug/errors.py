@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 
@@ -91,14 +92,21 @@ def describe(node: Node | None) -> str:
 def op_name(node: Node) -> str:
     """``aten::add.Tensor`` for an op, ``higher_order::cond`` for an operator on graphs, a function's name otherwise."""
     target = node.target
-    if isinstance(target, OpOverload | HigherOrderOperator):
+    if isinstance(target, OpOverload):
+        return qualified_name(target)
+    if isinstance(target, HigherOrderOperator):
         return qualified_name(target)
     return getattr(target, "__name__", str(target))
 
 
 def source_line(node: Node) -> str:
     """``file:line: code`` of the innermost frame outside of Torch that the node came from, or ""."""
-    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
+    return _innermost(node.meta.get("stack_trace") or "")
+
+
+@functools.lru_cache(maxsize=1024)  # a loop or a module that is called again makes many nodes of one line
+def _innermost(trace: str) -> str:
+    lines = [line.strip() for line in trace.splitlines()]
     found = ""
     for place, line in enumerate(lines):
         if not line.startswith('File "'):

@@ -15,6 +15,7 @@ from trtplug.errors import op_name, source_line
 from trtplug.insight import flops_of, picture, suggest
 from trtplug.lowering import Lowered
 from trtplug.partition import Block, Partition
+from trtplug.partition.value import is_getitem
 from trtplug.ranges import size_name
 from trtplug.report import CompilationReport, EngineRecord, NodeRecord, OriginalRecord
 from trtplug.settings import Settings
@@ -126,7 +127,10 @@ def _node_record(facts: Facts, node: Node, engine: int | None, origin: str, flop
 
 def dtypes_of(node: Node) -> str:
     """The dtypes of a node's results, each once."""
-    results = tensors_in(describe_value(node.meta.get("val")))
+    value = node.meta.get("val")
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype).removeprefix("torch.")
+    results = tensors_in(describe_value(value))
     return ", ".join(dict.fromkeys(str(facts.dtype).removeprefix("torch.") for facts in results))
 
 
@@ -154,7 +158,7 @@ def _origins(lowered: Lowered) -> dict[str, str]:
 
 
 def _computes(node: Node) -> bool:
-    return node.op == "call_function" and op_name(node) != "getitem"
+    return node.op == "call_function" and not is_getitem(node)
 
 
 def _words(node: Node, lowered: Lowered) -> str:

@@ -103,7 +103,7 @@ def erase_unused(*nodes: Any) -> None:
             erase_unused(*sources)
 
 
-_CASTS = frozenset(
+CASTS = frozenset(
     {
         torch.ops.aten._to_copy.default,
         torch.ops.aten.to.dtype,
@@ -117,7 +117,7 @@ _CASTS = frozenset(
 
 def is_cast(node: Any) -> bool:
     """Whether a call changes nothing but the dtype."""
-    if not isinstance(node, fx.Node) or node.target not in _CASTS:
+    if not isinstance(node, fx.Node) or node.target not in CASTS:
         return False
     before, after = tensor_of(node.args[0]), tensor_of(node)
     return before is not None and after is not None and before.device == after.device

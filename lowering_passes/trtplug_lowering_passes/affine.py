@@ -28,7 +28,14 @@ _STORED = {torch.int8: (-128, 127, torch.int8), torch.float8_e4m3fn: (-448, 448,
 """What TensorRT holds constants of, and only dequantizes; with its limits."""
 
 
-@lowering_pass("torchao", phase="early", after=["no-ops-early"], before=["quantization"])
+_INNER = "export::access_subclass_inner_tensor"
+_AFFINE = frozenset({"torchao::quantize_affine", "torchao::dequantize_affine"})
+_CASTS = frozenset({"aten::to", "aten::_to_copy"})
+
+
+@lowering_pass(
+    "torchao", ops={_INNER, *_AFFINE, *_CASTS}, phase="early", after=["no-ops-early"], before=["quantization"]
+)
 def spell_out_torchao(graph_module: fx.GraphModule) -> bool:
     """Rewrites torchao's affine ops, the inner tensors of its weights, and casts of int8 to floats.
 
@@ -44,11 +51,11 @@ def spell_out_torchao(graph_module: fx.GraphModule) -> bool:
     changed = False
     for node in calls(graph_module.graph):
         name = node.target._schema.name  # type: ignore[union-attr]  # calls() yields overloads
-        if name == "export::access_subclass_inner_tensor":
+        if name == _INNER:
             changed |= _inner_tensor(graph_module, node)
-        elif name in ("torchao::quantize_affine", "torchao::dequantize_affine"):
+        elif name in _AFFINE:
             changed |= _affine(graph_module, node)
-        elif name in ("aten::to", "aten::_to_copy"):
+        elif name in _CASTS:
             changed |= _widening(node)
     return changed
 

@@ -46,7 +46,11 @@ class _NotAttentionError(Exception):
 
 
 @lowering_pass(
-    "attention", phase="early", after=["constant-folding-early", "views-early"], before=["precision", "dead-code-early"]
+    "attention",
+    ops=_SOFTMAX,
+    phase="early",
+    after=["constant-folding-early", "views-early"],
+    before=["precision", "dead-code-early"],
 )
 def recognise_attention(graph_module: fx.GraphModule) -> bool:
     """Writes a softmax between two matrix products as one ``scaled_dot_product_attention``.

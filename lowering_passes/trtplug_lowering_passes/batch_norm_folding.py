@@ -27,7 +27,11 @@ _NORMS = _WITH_MODE | {aten._native_batch_norm_legit_no_training.default}
 
 
 @lowering_pass(
-    "batch-norm-folding", phase="early", after=["constant-folding-early"], before=["precision", "dead-code-early"]
+    "batch-norm-folding",
+    ops=_NORMS,
+    phase="early",
+    after=["constant-folding-early"],
+    before=["precision", "dead-code-early"],
 )
 def fold_batch_norm(graph_module: fx.GraphModule) -> bool:
     """Scales a convolution's weights by what a batch normalization does to its result.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Hashable
 from typing import Any
@@ -60,20 +61,31 @@ def _is_pure(node: fx.Node) -> bool:
     target = node.target
     if not isinstance(target, OpOverload):
         return target is operator.getitem or target in _SIZE_MATH
-    if target.namespace not in ("aten", "prims") or target._schema.is_mutable or not target._schema.returns:
+    return _op_is_pure(target) and node.meta.get("val") is not None
+
+
+@functools.cache
+def _op_is_pure(op: OpOverload) -> bool:
+    if op.namespace not in ("aten", "prims") or op._schema.is_mutable or not op._schema.returns:
         return False
-    return torch.Tag.nondeterministic_seeded not in target.tags and node.meta.get("val") is not None
+    return torch.Tag.nondeterministic_seeded not in op.tags
 
 
 def _frozen(value: Any) -> Hashable:
-    if isinstance(value, list | tuple):
-        return tuple(map(_frozen, value))
+    if isinstance(value, fx.Node):
+        return value
+    if isinstance(value, _SEQUENCES):
+        return tuple([_frozen(item) for item in value])
     if isinstance(value, dict):
-        return tuple((name, _frozen(value[name])) for name in sorted(value))
+        return tuple([(name, _frozen(value[name])) for name in sorted(value)])
     if isinstance(value, torch.SymInt):
         return (torch.SymInt, size_key(value))
-    if isinstance(value, int | float | complex):
+    if isinstance(value, _NUMBERS):
         return (type(value), repr(value))  # 0.0 == -0.0, and nan != nan
     if isinstance(value, slice):
         return (slice, _frozen((value.start, value.stop, value.step)))
-    return value  # type: ignore[no-any-return]  # a node, None, a string, a dtype, a device, …
+    return value  # type: ignore[no-any-return]  # None, a string, a dtype, a device, …
+
+
+_SEQUENCES = (list, tuple)  # a union would be made anew at each of many calls
+_NUMBERS = (int, float, complex)

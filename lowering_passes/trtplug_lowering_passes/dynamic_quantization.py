@@ -19,7 +19,13 @@ _CHOOSE = ("quantized_decomposed::choose_qparams", "quantized_decomposed::choose
 _QUANTIZE, _DEQUANTIZE = "quantized_decomposed::quantize_per_tensor", "quantized_decomposed::dequantize_per_tensor"
 
 
-@lowering_pass("dynamic-quantization", phase="early", after=["quantization", "precision"], before=["dead-code-early"])
+@lowering_pass(
+    "dynamic-quantization",
+    ops=_CHOOSE,
+    phase="early",
+    after=["quantization", "precision"],
+    before=["dead-code-early"],
+)
 def spell_out_dynamic_quantization(graph_module: fx.GraphModule) -> bool:
     """Writes a chosen scale, quantize and dequantize in float32.
 

@@ -24,7 +24,12 @@ aten = torch.ops.aten
 _EXPANDS = frozenset({aten.expand.default, aten.expand_as.default, aten.broadcast_to.default})
 
 
-@lowering_pass("expansions", after=["no-ops", "type-promotion"], before=["common-subexpressions"])
+@lowering_pass(
+    "expansions",
+    ops=_EXPANDS | {aten.repeat.default},
+    after=["no-ops", "type-promotion"],
+    before=["common-subexpressions"],
+)
 def canonical_expansions(graph_module: fx.GraphModule) -> bool:
     """Leaves broadcasting to the ops that do it themselves.
 

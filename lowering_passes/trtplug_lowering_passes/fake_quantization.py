@@ -41,7 +41,13 @@ _PER_CHANNEL = frozenset(
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
-@lowering_pass("fake-quantization", phase="early", after=["no-ops-early"], before=["quantization"])
+@lowering_pass(
+    "fake-quantization",
+    ops=_PER_TENSOR | _PER_CHANNEL,
+    phase="early",
+    after=["no-ops-early"],
+    before=["quantization"],
+)
 def spell_out_fake_quantization(graph_module: fx.GraphModule) -> bool:
     """Writes rounding to a grid as a pair of ops that TensorRT has layers for; constants are stored as int8.
 

@@ -27,6 +27,7 @@ aten = torch.ops.aten
 Polynomial: TypeAlias = Mapping[tuple[fx.Node, ...], float]
 """Coefficients of products of nodes (sorted, a power being a repetition); () is the constant's."""
 
+_SIGMOIDS = frozenset({aten.erf.default, aten.tanh.default})
 _MOST_TERMS = 8
 _EXACTNESS = 1e-5
 """Relative: what a written constant may be off, of which float32 resolves 1e-7. 1.702 for GELU's sigmoid is far off."""
@@ -36,7 +37,13 @@ _TANH: Mapping[int, float] = {1: math.sqrt(2 / math.pi), 3: math.sqrt(2 / math.p
 """What stands in erf and in tanh: coefficients by the power of x."""
 
 
-@lowering_pass("gelu", phase="early", after=["constant-folding-early"], before=["precision", "dead-code-early"])
+@lowering_pass(
+    "gelu",
+    ops=_SIGMOIDS,
+    phase="early",
+    after=["constant-folding-early"],
+    before=["precision", "dead-code-early"],
+)
 def recognise_gelu(graph_module: fx.GraphModule) -> bool:
     """Writes ``x / 2 * (1 + erf(x / √2))`` and ``x / 2 * (1 + tanh(√(2/π) (x + 0.044715 x³)))`` as ``gelu``.
 
@@ -49,7 +56,7 @@ def recognise_gelu(graph_module: fx.GraphModule) -> bool:
     """
     changed = False
     for node in calls(graph_module.graph):
-        if node.target in (aten.erf.default, aten.tanh.default):
+        if node.target in _SIGMOIDS:
             changed |= _recognise(graph_module, node)
     return changed
 

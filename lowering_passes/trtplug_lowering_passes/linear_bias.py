@@ -26,7 +26,17 @@ from trtplug_registry import lowering_pass, reaches_output
 aten = torch.ops.aten
 
 
-@lowering_pass("linear-bias", phase="early", after=["constant-folding-early"], before=["precision", "dead-code-early"])
+_MATRIX_PRODUCTS = frozenset({aten.addmm.default, aten.mm.default})
+_LACK_BIAS = CONVOLUTIONS | {aten.linear.default}
+
+
+@lowering_pass(
+    "linear-bias",
+    ops=_MATRIX_PRODUCTS | _LACK_BIAS,
+    phase="early",
+    after=["constant-folding-early"],
+    before=["precision", "dead-code-early"],
+)
 def fuse_bias(graph_module: fx.GraphModule) -> bool:
     """Writes a matrix product and a sum as ``linear``, without the matrix that Torch's kernel wants flat.
 
@@ -39,7 +49,7 @@ def fuse_bias(graph_module: fx.GraphModule) -> bool:
     """
     changed = False
     for node in calls(graph_module.graph):
-        if node.target in (aten.addmm.default, aten.mm.default):
+        if node.target in _MATRIX_PRODUCTS:
             changed |= _unflatten(graph_module, node)
         elif node.target is aten.add.Tensor:
             changed |= _add_bias(graph_module, node)
@@ -91,11 +101,7 @@ def _add_bias(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _lacks_bias(node: Any) -> bool:
-    return (
-        isinstance(node, fx.Node)
-        and (node.target is aten.linear.default or node.target in CONVOLUTIONS)
-        and argument(node, "bias") is None
-    )
+    return isinstance(node, fx.Node) and node.target in _LACK_BIAS and argument(node, "bias") is None
 
 
 def _vector(graph_module: fx.GraphModule, source: fx.Node, bias: fx.Node, place: fx.Node) -> fx.Node | None:

@@ -119,5 +119,7 @@ def _to_copies(node: fx.Node) -> bool:
     return argument(node, "copy") is True
 
 
-remove_no_ops_early = lowering_pass("no-ops-early", phase="early")(no_ops)
-remove_no_ops = lowering_pass("no-ops")(no_ops)
+_OPS = _CANDIDATES | _ASSERTIONS | _NEUTRAL.keys()
+
+remove_no_ops_early = lowering_pass("no-ops-early", ops=_OPS, phase="early")(no_ops)
+remove_no_ops = lowering_pass("no-ops", ops=_OPS)(no_ops)

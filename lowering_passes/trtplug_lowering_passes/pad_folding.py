@@ -14,7 +14,16 @@ from trtplug_registry import applied, decline, lowering_pass
 aten = torch.ops.aten
 
 
-@lowering_pass("pad-folding", phase="early", after=["constant-folding-early"], before=["precision", "dead-code-early"])
+_PADS = frozenset({aten.constant_pad_nd.default, aten.pad.default})
+
+
+@lowering_pass(
+    "pad-folding",
+    ops=_PADS,
+    phase="early",
+    after=["constant-folding-early"],
+    before=["precision", "dead-code-early"],
+)
 def fold_pad(graph_module: fx.GraphModule) -> bool:
     """Lets a convolution pad, instead of an op before it.
 
@@ -26,7 +35,7 @@ def fold_pad(graph_module: fx.GraphModule) -> bool:
     changed = False
     for node in calls(graph_module.graph):
         pad = node.args[0] if node.target in CONVOLUTIONS else None
-        if not isinstance(pad, fx.Node) or pad.target not in (aten.constant_pad_nd.default, aten.pad.default):
+        if not isinstance(pad, fx.Node) or pad.target not in _PADS:
             continue
         reason = _fold(node, pad)
         if reason:

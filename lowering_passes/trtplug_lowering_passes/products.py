@@ -28,7 +28,11 @@ _EXPANDS = frozenset({aten.expand.default})
 
 
 @lowering_pass(
-    "products", phase="early", after=["no-ops-early", "views-early"], before=["attention", "dead-code-early"]
+    "products",
+    ops=[aten.bmm.default],
+    phase="early",
+    after=["no-ops-early", "views-early"],
+    before=["attention", "dead-code-early"],
 )
 def canonical_products(graph_module: fx.GraphModule) -> bool:
     """Writes ``bmm`` between reshapes as the ``matmul`` that Torch makes it of.

@@ -17,7 +17,7 @@ _PARAMETERS = ("scale", "zero_point", "quant_min", "quant_max")
 _OFFSET = 128
 
 
-@lowering_pass("quantization", phase="early", after=["no-ops-early"], before=["precision"])
+@lowering_pass("quantization", ops=_OPS, phase="early", after=["no-ops-early"], before=["precision"])
 def canonical_quantization(graph_module: fx.GraphModule) -> bool:
     """Reads constant quantization parameters, and moves unsigned bytes between a pair of ops into the range of int8.
 

@@ -25,7 +25,16 @@ aten = torch.ops.aten
 _HALVES = (torch.float16, torch.bfloat16)
 
 
-@lowering_pass("rms-norm", phase="early", after=["constant-folding-early"], before=["precision", "dead-code-early"])
+_ROOTS = frozenset({aten.rsqrt.default, aten.sqrt.default})
+
+
+@lowering_pass(
+    "rms-norm",
+    ops=_ROOTS | {aten.pow.Tensor_Scalar},
+    phase="early",
+    after=["constant-folding-early"],
+    before=["precision", "dead-code-early"],
+)
 def recognise_rms_norm(graph_module: fx.GraphModule) -> bool:
     """Writes ``x * rsqrt(mean(x²) + eps) * weight`` as ``rms_norm``.
 
@@ -39,9 +48,7 @@ def recognise_rms_norm(graph_module: fx.GraphModule) -> bool:
     """
     changed = False
     for node in calls(graph_module.graph):
-        if node.target in (aten.rsqrt.default, aten.sqrt.default) or (
-            node.target is aten.pow.Tensor_Scalar and node.args[1] in (0.5, -0.5)
-        ):
+        if node.target in _ROOTS or (node.target is aten.pow.Tensor_Scalar and node.args[1] in (0.5, -0.5)):
             changed |= _recognise(graph_module, node)
     return changed
 

@@ -26,7 +26,13 @@ from trtplug_registry import applied, lowering_pass, reaches_output
 aten = torch.ops.aten
 
 
-@lowering_pass("rotary", phase="early", after=["constant-folding-early"], before=["precision", "dead-code-early"])
+@lowering_pass(
+    "rotary",
+    ops=[aten.cat.default],
+    phase="early",
+    after=["constant-folding-early"],
+    before=["precision", "dead-code-early"],
+)
 def canonical_rotary(graph_module: fx.GraphModule) -> bool:
     """Turns halves without negating one: its sign is that of a constant.
 

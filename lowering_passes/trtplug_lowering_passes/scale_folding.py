@@ -19,6 +19,7 @@ from trtplug_lowering_passes._nodes import (
     tensor_of,
 )
 from trtplug_lowering_passes._weights import (
+    LINEAR_MAPS,
     ROUNDED,
     LinearMap,
     all_finite,
@@ -38,6 +39,7 @@ _FACTORS = frozenset({aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.di
 
 @lowering_pass(
     "scale-folding",
+    ops=LINEAR_MAPS,
     phase="early",
     after=["attention", "batch-norm-folding", "linear-bias", "views-early"],
     before=["precision", "dead-code-early"],

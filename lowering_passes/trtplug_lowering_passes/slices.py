@@ -16,7 +16,11 @@ aten = torch.ops.aten
 _SLICE = aten.slice.Tensor
 
 
-@lowering_pass("slices", after=["constant-folding"], before=["dead-code"])
+_PARTS = frozenset({_SLICE, aten.select.int})
+_INDEXES = frozenset({aten.index.Tensor, aten.index_select.default})
+
+
+@lowering_pass("slices", ops=_PARTS | _INDEXES, after=["constant-folding"], before=["dead-code"])
 def canonical_slices(graph_module: fx.GraphModule) -> bool:
     """Takes parts of a tensor in one step, and by the simplest op.
 
@@ -31,9 +35,9 @@ def canonical_slices(graph_module: fx.GraphModule) -> bool:
     """
     changed = False
     for node in calls(graph_module.graph):
-        if node.target in (_SLICE, aten.select.int):
+        if node.target in _PARTS:
             changed |= _join(node)
-        elif node.target in (aten.index.Tensor, aten.index_select.default):
+        elif node.target in _INDEXES:
             changed |= _slice(graph_module, node)
     return changed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,21 +96,25 @@ def promote_types(graph_module: fx.GraphModule) -> bool:
 def _common_dtype(node: fx.Node, known: dict[Any, Any]) -> tuple[tuple[str, ...], torch.dtype] | None:
     """The arguments to cast and their dtype; None where there is nothing to promote, or where it is not certain.
 
-    `known` holds what was found for ops, and for operands of the same dtypes, and is added to.
+    `known` holds what was found for operands of the same dtypes, and is added to.
     """
     target, result = node.target, tensor_of(node)
     assert isinstance(target, OpOverload)
-    if target not in known:
-        known[target] = _rule(target)
-    if result is None or known[target] is None:
+    rule = _rule(target)
+    if result is None or rule is None:
         return None
-    names, kind = known[target]
+    names, kind = rule
+    operands = [operand for name in names for operand in _operands(argument(node, name))]
+    alike = result.dtype != torch.bool
+    for operand in operands:
+        if operand is None:
+            return None  # an operand without metadata
+        alike = alike and not (isinstance(operand, torch.Tensor) and operand.dtype != result.dtype)
+    if alike:  # as nearly always
+        return None
     packet = target.overloadpacket
     if packet is aten.div and "rounding_mode" in positions(target):
         kind = _FLOAT if argument(node, "rounding_mode") is None else _SAME
-    operands = [operand for name in names for operand in _operands(argument(node, name))]
-    if any(operand is None for operand in operands):
-        return None  # an operand without metadata
     if packet in _REDUCTIONS:
         # an explicit dtype is an argument of its own, which converters read
         dtype = result.dtype if argument(node, "dtype") is None else operands[0].dtype
@@ -130,6 +135,7 @@ def _promoted(operands: list[Any], kind: KIND, known: dict[Any, Any]) -> torch.d
     return dtype
 
 
+@functools.cache
 def _rule(target: OpOverload) -> tuple[tuple[str, ...], KIND] | None:
     packet = target.overloadpacket
     if packet in _REDUCTIONS:

@@ -190,7 +190,11 @@ def _drop_copy(node: fx.Node) -> bool:
     return True
 
 
+_OPS = _RESHAPING | _PERMUTATIONS | {aten.contiguous.default}
+
 canonical_views_early = lowering_pass(
-    "views-early", phase="early", after=["no-ops-early"], before=["precision", "dead-code-early"]
+    "views-early", ops=_OPS, phase="early", after=["no-ops-early"], before=["precision", "dead-code-early"]
 )(canonical_views)
-canonical_views_late = lowering_pass("views", after=["no-ops"], before=["common-subexpressions"])(canonical_views)
+canonical_views_late = lowering_pass("views", ops=_OPS, after=["no-ops"], before=["common-subexpressions"])(
+    canonical_views
+)

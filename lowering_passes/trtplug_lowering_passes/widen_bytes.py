@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from trtplug_lowering_passes._nodes import argument, calls, is_cast, tensor_of
+from trtplug_lowering_passes._nodes import CASTS, argument, calls, is_cast, tensor_of
 from trtplug_registry import applied, decline, lowering_pass
 
 aten = torch.ops.aten
@@ -21,7 +21,7 @@ _MOVES = frozenset(
 )
 
 
-@lowering_pass("widen-bytes", after=["type-promotion", "views"], before=["dead-code"])
+@lowering_pass("widen-bytes", ops=CASTS, after=["type-promotion", "views"], before=["dead-code"])
 def widen_bytes(graph_module: fx.GraphModule) -> bool:
     """Casts to int32 what was cast to a byte.
 

@@ -30,7 +30,13 @@ _PLACES = {
 }
 
 
-@lowering_pass("writes", phase="early", after=["constant-folding-early"], before=["precision", "dead-code-early"])
+@lowering_pass(
+    "writes",
+    ops=_SCATTERS.keys() | {aten.copy.default},
+    phase="early",
+    after=["constant-folding-early"],
+    before=["precision", "dead-code-early"],
+)
 def canonical_writes(graph_module: fx.GraphModule) -> bool:
     """Takes what is written for what is read, where nothing of the old values is left.
 

@@ -72,7 +72,7 @@ class Converter:
         if not isinstance(self.target, str):
             self.overloads()
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """``plugin:target``, for messages and settings."""
         return f"{self.plugin}:{self.target_name}" if self.plugin else self.target_name
@@ -179,9 +179,10 @@ def converter_table(
 
 def qualified_name(target: OpOverload | OpOverloadPacket | HigherOrderOperator) -> str:
     """``aten::add.Tensor``; ``aten::relu`` for a default overload; ``aten::add`` for a packet; ``higher_order::op``."""
-    if isinstance(target, HigherOrderOperator):
-        return f"higher_order::{target.name()}"
-    return target.name() if isinstance(target, OpOverload) else str(target._qualified_op_name)
+    if isinstance(target, OpOverload):  # asked first: the operators' class is abstract, which takes Python to check
+        return str(target.name())
+    named = f"higher_order::{target.name()}" if isinstance(target, HigherOrderOperator) else target._qualified_op_name
+    return str(named)
 
 
 def resolve(name: str) -> OpOverload | OpOverloadPacket | HigherOrderOperator | None:

@@ -91,9 +91,8 @@ Call = Mapping[str, Any]
 
 
 def describe_tensor(value: torch.Tensor, constant: bool = False) -> TensorFacts:
-    return TensorFacts(
-        tuple(size if type(size) is int else describe_size(size) for size in value.shape), value.dtype, constant
-    )
+    sizes = [size if type(size) is int else describe_size(size) for size in value.shape]
+    return TensorFacts(tuple(sizes), value.dtype, constant)
 
 
 def describe_size(size: Any) -> Size:
@@ -110,11 +109,15 @@ def describe_value(value: Any, constant: bool = False) -> Any:
         return describe_tensor(value, constant)
     if isinstance(value, torch.SymInt):
         return describe_size(value)
-    if isinstance(value, torch.SymFloat | torch.SymBool):
+    if isinstance(value, _SYMBOLIC):
         return Symbolic(type(value).__name__)
-    if isinstance(value, list | tuple):
+    if isinstance(value, _SEQUENCES):
         return [describe_value(item, constant) for item in value]
     return value
+
+
+_SYMBOLIC = (torch.SymFloat, torch.SymBool)  # a union would be made anew at each of many calls
+_SEQUENCES = (list, tuple)
 
 
 def describe_node(node: Node) -> Any:

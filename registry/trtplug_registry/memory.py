@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.fx import Graph, Node
 
+from trtplug_registry.facts import TensorFacts
 from trtplug_registry.support import Support
 
 MOST_GRAPHS = 16
@@ -55,22 +56,23 @@ class Memory:
         return found
 
 
-def call_key(op: Any, values: Iterable[Any]) -> Hashable | None:
+def call_key(claims: object, values: Iterable[Any]) -> Hashable:
     """Equal for two calls of an op, described in the schema's order, only where they are the same.
 
-    None for what cannot be compared.
+    The op counts by what claims it. May not be hashable, where an argument is not.
     """
-    key = (op, *map(_frozen, values))
-    try:
-        hash(key)
-    except TypeError:
-        return None
-    return key
+    return (claims, *map(_frozen, values))
 
 
 def _frozen(value: Any) -> Hashable:
-    if type(value) is list:
+    kind = type(value)
+    if kind is TensorFacts:
+        return value  # type: ignore[no-any-return]  # a tuple, like no other
+    if kind is list:
         return tuple(map(_frozen, value))
-    if isinstance(value, int | float | complex):
-        return (type(value), repr(value))  # 1 == True == 1.0, 0.0 == -0.0, and nan != nan
-    return (type(value), value)
+    if isinstance(value, _NUMBERS):
+        return (kind, repr(value))  # 1 == True == 1.0, 0.0 == -0.0, and nan != nan
+    return (kind, value)
+
+
+_NUMBERS = (int, float, complex)

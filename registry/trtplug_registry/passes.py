@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeAlias
 
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx import GraphModule
 
 from trtplug_registry.errors import DeclarationError
@@ -15,6 +16,7 @@ from trtplug_registry.errors import DeclarationError
 PHASES = ("early", "late")
 """``early`` passes see the graph as exported; ``late`` ones see it after registry-driven decomposition."""
 
+Op: TypeAlias = OpOverload | OpOverloadPacket | str
 Rewrite: TypeAlias = Callable[..., bool]
 """``(GraphModule) → changed``; after the graph module, settings that it reads, as keyword-only parameters."""
 
@@ -28,6 +30,8 @@ class LoweringPass:
         function: changes a ``GraphModule`` in place; returns whether it changed anything. Keyword-only parameters, each
             with a default, are given the compilation's settings of the same names: ``def f(graph_module, *,
             min_block_size=3)``.
+        ops: what it looks for: overloads, packets (any overload), or names of ops that may not be loaded
+            (``"torchao::quantize_affine"``). On a graph that calls none of them it is not run. Empty: it always is.
         phase: ``"early"`` or ``"late"``.
         before, after: ids of passes of the same phase that it must precede or follow: ``plugin:name``, or the bare name
             of a pass of the same plugin.
@@ -38,6 +42,7 @@ class LoweringPass:
 
     name: str
     function: Rewrite
+    ops: frozenset[Op] = frozenset()
     phase: str = "late"
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
@@ -59,6 +64,20 @@ class LoweringPass:
                 " are keyword-only parameters with defaults"
             )
 
+        for op in self.ops:
+            if not isinstance(op, OpOverload | OpOverloadPacket) and "::" not in str(op):
+                raise DeclarationError(
+                    f"lowering pass {self.name!r}: ops names {op!r}; name an overload, a packet, or 'namespace::op'"
+                )
+
+    def looks_for(self, called: Collection[Op]) -> bool:
+        """Whether a graph may have something for it.
+
+        Args:
+            called: the overloads that the graph calls, their packets, and their names without the overload's.
+        """
+        return not self.ops or not self.ops.isdisjoint(called)
+
     @property
     def settings(self) -> tuple[str, ...]:
         """Names of the settings that it reads."""
@@ -72,6 +91,7 @@ class LoweringPass:
 def lowering_pass(
     name: str,
     *,
+    ops: Iterable[Op] = (),
     phase: str = "late",
     before: Iterable[str] = (),
     after: Iterable[str] = (),
@@ -83,11 +103,11 @@ def lowering_pass(
     The parameters are the attributes of `LoweringPass`.
 
     Raises:
-        DeclarationError: an unknown phase, no docstring, or a wrong signature.
+        DeclarationError: an unknown phase, no docstring, a wrong signature, or what names no op.
     """
 
     def make(function: Rewrite) -> LoweringPass:
-        return LoweringPass(name, function, phase, tuple(before), tuple(after), replaces, rounds)
+        return LoweringPass(name, function, frozenset(ops), phase, tuple(before), tuple(after), replaces, rounds)
 
     return make
 

@@ -211,7 +211,7 @@ class Registry:
                 (c.id, c.function, str(c.domain), c.domain.relations, c.dynamic_shapes, c.priority, c.needs)
                 for c in self.converters
             ],
-            [(item.id, item.phase, item.function) for item in self.passes],
+            [(item.id, item.phase, item.function, sorted(map(str, item.ops))) for item in self.passes],
             {qualified_name(op): function for op, function in self.decompositions.items()},
             self.prefer,
             self.exclude,
@@ -296,13 +296,16 @@ class Registry:
         call = self._call(claims, node)
         if isinstance(call, Reason):
             return Unsupported((call,))
-        key = call_key(op, [call[name] for name in claims.names]) if claims.alike else None
-        if key is None:
+        if not claims.alike:
             return self._ask(claims, node, call)
-        alike = self._memory.of(node).alike
-        if key not in alike:
-            alike[key] = self._ask(claims, node, call)
-        return alike[key]
+        alike, key = self._memory.of(node).alike, call_key(claims, map(call.__getitem__, claims.names))
+        try:
+            known = alike.get(key)
+        except TypeError:  # an argument that cannot be hashed
+            return self._ask(claims, node, call)
+        if known is None:
+            known = alike[key] = self._ask(claims, node, call)
+        return known
 
     def _ask(self, claims: Claims, node: Node, call: dict[str, Any]) -> Support:
         """The first converter that takes a call, or everyone's reason."""

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
+from torch._ops import OpOverload, OpOverloadPacket
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from trtplug_registry.aliasing import is_view, may_be_view, reaches_output
@@ -206,7 +206,9 @@ def rule_pass(
     for twice in {item for item in names if names.count(item) > 1}:
         raise DeclarationError(f"lowering pass {name!r}: two rules are named {twice!r}")
     function = _Rules(name, given)
-    return LoweringPass(name, function, phase, tuple(before), tuple(after), replaces)
+    anchors = frozenset(rule.pattern.anchor for rule in given)
+    ops = anchors if all(isinstance(op, OpOverload | OpOverloadPacket) for op in anchors) else frozenset()
+    return LoweringPass(name, function, ops, phase, tuple(before), tuple(after), replaces)
 
 
 class _Rules:

@@ -126,6 +126,26 @@ def test_a_bad_pass_is_undone_and_named(program, bad):
         lower(program, registry_of(passes=[good, bad, after]), strict=True)
 
 
+def test_a_pass_is_not_run_where_the_graph_calls_none_of_its_ops(program):
+    ran = []
+
+    def spy(name, ops):
+        @lowering_pass(name, ops=ops)
+        def look(graph_module):
+            """x → x"""
+            ran.append(name)
+            return False
+
+        return look
+
+    passes = [spy("tanh", [aten.tanh]), spy("cosh", [aten.cosh.default]), spy("any", ()), spy("name", ["aten::relu"])]
+    lowered = lower(program, registry_of(passes=passes))
+    assert ran == ["any", "name", "tanh"]
+    skipped = next(item for item in lowered.passes if item.id == "toy:cosh")
+    assert not skipped.changed
+    assert skipped.nodes_before == skipped.nodes_after == len(lowered.graph_module.graph.nodes)
+
+
 def test_attributes_are_restored():
     program = trace(nn.Linear(4, 4), (torch.randn(3, 4),))
 

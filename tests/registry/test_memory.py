@@ -54,8 +54,10 @@ def test_numbers_of_other_types_or_signs_make_another_call(one, two):
     assert call_key(op, [one]) != call_key(op, [two])
 
 
-def test_what_cannot_be_compared_has_no_key():
-    assert call_key(aten.leaky_relu.default, [{}]) is None
+def test_what_cannot_be_compared_is_asked_about_each_time(registry):
+    _, (node,) = chain({})
+    assert "no-metadata" not in str(registry.lookup(node))
+    assert registry.lookup(node) == registry._verdict(node)
 
 
 def test_keywords_in_another_order_are_told_apart():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 from conftest_registry import make_plugin
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +97,20 @@ def test_declarations():
     assert lowering_pass("a")(reads).settings == ("verify", "min_block_size")
     with pytest.raises(DeclarationError, match="phase 'middle' is not one of early, late"):
         lowering_pass("a", phase="middle")(two)
+    with pytest.raises(DeclarationError, match="ops names 'relu'; name an overload, a packet, or 'namespace::op'"):
+        lowering_pass("a", ops=["relu"])(reads)
+
+
+def test_what_a_pass_looks_for():
+    def rewrite(graph_module):
+        """x -> x"""
+        return False
+
+    aten = torch.ops.aten
+    called = {aten.relu.default, aten.relu, "aten::relu"}
+    for ops in ([], [aten.relu.default], [aten.relu], ["aten::relu", "torchao::quantize_affine"]):
+        assert lowering_pass("a", ops=ops)(rewrite).looks_for(called)
+    assert not lowering_pass("a", ops=[aten.relu_.default, "torchao::quantize_affine"])(rewrite).looks_for(called)
 
 
 def ids(passes, **choices):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import sympy
 from torch import fx
@@ -140,9 +141,10 @@ def _asked_again(lifted: Lifted, registry: Registry, fates: Mapping[str, Fate]) 
         fate = fates.get(node.name)
         if fate is not None and fate.kind in ("kept", "torch"):
             support = registry.lookup(node)
-            taken = support.converter is not None
-            by = support.converter.id if support.converter is not None else str(support)
-            found[node.name] = Fate("kept" if taken else "torch", by, fate.nodes)
+            kind: Literal["kept", "torch"] = "torch" if support.converter is None else "kept"
+            by = str(support) if support.converter is None else support.converter.id
+            if (kind, by) != (fate.kind, fate.by):
+                found[node.name] = Fate(kind, by, fate.nodes)
     return found
 
 

@@ -94,7 +94,8 @@ def output_node(graph: fx.Graph) -> fx.Node:
 
 def subgraphs(module: torch.nn.Module, node: fx.Node) -> list[fx.GraphModule]:
     """The graphs that a higher-order op calls."""
-    if not isinstance(node.target, HigherOrderOperator):
+    # overloads first: the operators' class is abstract, which takes Python to check
+    if isinstance(node.target, OpOverload) or not isinstance(node.target, HigherOrderOperator):
         return []
     found = [attribute(module, arg.target) for arg in node.all_input_nodes if arg.op == "get_attr"]
     return [item for item in found if isinstance(item, fx.GraphModule)]

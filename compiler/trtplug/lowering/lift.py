@@ -109,9 +109,9 @@ def _lift(exported: ExportedProgram, *, retraced: bool) -> Lifted | None:
 def _copied(node: fx.Node, graph: fx.Graph, image: Mapping[fx.Node, fx.Node]) -> fx.Node:
     """What ``Graph.node_copy`` makes, at a third of its cost: that checks arguments again."""
     new = graph.create_node(node.op, node.target, name=node.name, type_expr=node.type)
-    new.args = fx.node.map_arg(node.args, lambda source: image[source])
+    new.args = fx.node.map_arg(node.args, image.__getitem__)
     if node.kwargs:
-        new.kwargs = fx.node.map_arg(node.kwargs, lambda source: image[source])
+        new.kwargs = fx.node.map_arg(node.kwargs, image.__getitem__)
     if new.name != node.name:
         new.name = node.name  # a copy of "input" would be called "input_1", after the builtin
     new.meta.update(node.meta)

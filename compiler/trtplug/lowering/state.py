@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import operator
 from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from trtplug.lowering import graphs
 
-_READ = [
-    operator.attrgetter(f"_{name}" if hasattr(fx.Node, f"_{name}") else name)
-    for name in ("name", "op", "target", "args", "kwargs")
-]
+_READ = operator.attrgetter(
+    *(f"_{name}" if hasattr(fx.Node, f"_{name}") else name for name in ("name", "op", "target", "args", "kwargs"))
+)
 """What a state holds of a node; the property ``args`` is code of Python's around a field."""
 
 
@@ -25,19 +27,22 @@ class State:
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self.nodes: list[fx.Node] = list(graph_module.graph.nodes)
-        self._columns = [list(map(read, self.nodes)) for read in _READ]
-        self.calls = list(zip(*self._columns)) if self.nodes else []
+        self.calls: list[tuple[Any, ...]] = list(map(_READ, self.nodes))
 
     @classmethod
     def after(cls, graph_module: fx.GraphModule, before: State) -> State:
         """The state now; `before` itself where nothing has changed, as after most passes."""
-        nodes = list(graph_module.graph.nodes)
-        if len(nodes) != len(before.nodes) or not all(map(operator.is_, nodes, before.nodes)):
-            return cls(graph_module)
-        for read, known in zip(_READ, before._columns):  # by columns, in C: most passes change nothing
-            if not all(map(operator.is_, map(read, nodes), known)):
-                return cls(graph_module)
-        return before
+        now = cls(graph_module)
+        same = len(now.nodes) == len(before.nodes) and all(map(operator.is_, now.nodes, before.nodes))
+        parts = itertools.chain.from_iterable  # compared in C: most passes change nothing
+        return before if same and all(map(operator.is_, parts(now.calls), parts(before.calls))) else now
+
+    @functools.cached_property
+    def called(self) -> frozenset[Any]:
+        """The ops that the graph calls: overloads, their packets, and their names without the overload's."""
+        targets = {id(call[2]): call[2] for call in self.calls}  # to hash an op takes longer than its address does
+        found = [target for target in targets.values() if isinstance(target, OpOverload)]
+        return frozenset(part for op in found for part in (op, op.overloadpacket, op._schema.name))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, State) and self.calls == other.calls

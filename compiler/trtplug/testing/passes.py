@@ -53,7 +53,8 @@ def check_pass(
 
     Raises:
         LawViolationError: it changes a result, an input, an output's shape or dtype, or metadata that is then wrong; it
-            breaks the graph; it changes the graph again when it is run once more; or it says the wrong thing about it.
+            breaks the graph; it changes the graph again when it is run once more; it says the wrong thing about it; or
+            the graph calls none of the ops that it declares.
     """
     graph_module = copy.deepcopy(model) if isinstance(model, fx.GraphModule) else _lifted(model, inputs, dynamic_shapes)
     trial = _PassTrial(lowering_pass, graph_module, inputs, settings)
@@ -116,7 +117,7 @@ class _PassTrial:
 
     def apply(self, when: str) -> bool:
         """Runs the pass once, and checks all that it must keep. Returns whether the graph changed."""
-        before, promise = self._wiring(), self._promise()
+        before, promise, looks = self._wiring(), self._promise(), self._looks()
         try:
             claimed = self.lowering_pass.function(self.graph_module, **self.settings)
         except Exception as error:  # a plugin's pass may raise anything
@@ -124,6 +125,8 @@ class _PassTrial:
         changed = before != self._wiring()
         if claimed is not changed:
             self.fail(f"it returned{when} {claimed!r}, but the graph has {'' if changed else 'not '}changed")
+        if changed and not looks:
+            self.fail(f"it changes{when} a graph that calls none of its ops, on which it would not be run")
         self._check_form(when)
         if self._promise() != promise:
             self.fail(f"inputs and outputs were{when}\n  {promise}\nand are\n  {self._promise()}")
@@ -139,6 +142,11 @@ class _PassTrial:
             f"law 7 does not hold for the pass {self.lowering_pass.id!r}: {what}\n\n"
             f"before:\n{self.code}\nafter:\n{after}"
         ) from cause
+
+    def _looks(self) -> bool:
+        from trtplug.lowering.state import State
+
+        return self.lowering_pass.looks_for(State(self.graph_module).called)
 
     def _check_form(self, when: str) -> None:
         try:

@@ -43,6 +43,11 @@ def changes_numbers(module: fx.GraphModule) -> bool:
     return bool(found)
 
 
+def test_a_pass_that_forgets_an_op_of_its_own():
+    with pytest.raises(LawViolationError, match="it changes a graph that calls none of its ops"):
+        check_pass(lowering_pass("p", ops=[aten.sigmoid.default])(right), model, [X])
+
+
 def lies(module: fx.GraphModule) -> bool:
     """relu(relu(x)) → relu(x), unsaid"""
     right(module)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from trtplug_converters.pointwise import (
-    NUMBER,
     elementwise,
     in_dtype,
     is_number,
@@ -36,6 +35,7 @@ from trtplug_registry import (
 
 aten = torch.ops.aten
 
+SOFTPLUS = {"alpha": 1.0, "beta": 1.0}
 SELU = {"alpha": 1.6732632423543772848170429916717, "beta": 1.0507009873554804934193349852946}
 
 FINITE = Static(
@@ -112,7 +112,7 @@ def hardswish(ctx: Any, x: Any) -> Any:
 
 def mish(ctx: Any, x: Any) -> Any:
     """x tanh(softplus(x))."""
-    softened = ctx.activation("SOFTPLUS", x, alpha=1.0, beta=1.0)
+    softened = ctx.activation("SOFTPLUS", x, **SOFTPLUS)
     return ctx.elementwise("PROD", x, ctx.activation("TANH", softened))
 
 
@@ -177,7 +177,16 @@ def elu(ctx: Any, self: Any, alpha: Any = 1, scale: Any = 1, input_scale: Any = 
 OVERFLOW = math.log(torch.finfo(torch.float32).max)
 
 
-@converter(aten.softplus.default, Domain(self=Tensor(FLOATS), beta=Static(), threshold=Static()))
+def _steep(call: dict[str, Any], choose: Choose) -> None:
+    """At times a slope and a threshold between which eager's exponential overflows."""
+    if choose.integer(0, 3) == 0:
+        call["beta"], call["threshold"] = choose.one_of((30.0, 100.0, -100.0)), 1000.0
+
+
+STEEP = Relation("thresholds beyond what overflows", ("beta", "threshold"), arrange=_steep)
+
+
+@converter(aten.softplus.default, Domain(STEEP, self=Tensor(FLOATS), beta=Static(), threshold=Static()))
 def softplus(ctx: Any, self: Any, beta: Any = 1, threshold: Any = 20) -> Any:
     """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor
 
@@ -186,7 +195,7 @@ def softplus(ctx: Any, self: Any, beta: Any = 1, threshold: Any = 20) -> Any:
 
     def compute(x: Any) -> Any:
         inner = x if beta == 1 else ctx.elementwise("PROD", x, beta)
-        soft = ctx.activation("SOFTPLUS", inner, alpha=1.0, beta=1.0)
+        soft = ctx.activation("SOFTPLUS", inner, **SOFTPLUS)
         if threshold > OVERFLOW:  # eager's exponential overflows here, the layer's does not
             soft = ctx.select(ctx.elementwise("GREATER", inner, OVERFLOW), math.inf, soft)
         soft = soft if beta == 1 else ctx.elementwise("DIV", soft, beta)
@@ -196,6 +205,8 @@ def softplus(ctx: Any, self: Any, beta: Any = 1, threshold: Any = 20) -> Any:
 
 
 # --- clamps -------------------------------------------------------------------------------------------------------
+
+BOUND = Static(because="versions of Torch answer a bound of NaN differently")
 
 
 def clipped(ctx: Any, x: Any, low: Any, high: Any) -> Any:
@@ -223,8 +234,8 @@ def some_bound(otherwise: Callable[[dict[str, Any]], Any]) -> Relation:
         some_bound(lambda call: 1),
         keeps_dtype("min", "max"),
         self=Tensor(NUMBERS),
-        min=Optional(NUMBER),
-        max=Optional(NUMBER),
+        min=Optional(BOUND),
+        max=Optional(BOUND),
     ),
     keeps_nan=False,
 )
@@ -237,7 +248,7 @@ def clamp(ctx: Any, self: Any, min: Any = None, max: Any = None) -> Any:
     return clipped(ctx, self, low, high)
 
 
-@converter(aten.clamp_min.default, Domain(keeps_dtype("min"), self=Tensor(NUMBERS), min=NUMBER), keeps_nan=False)
+@converter(aten.clamp_min.default, Domain(keeps_dtype("min"), self=Tensor(NUMBERS), min=BOUND), keeps_nan=False)
 def clamp_min(ctx: Any, self: Any, min: Any) -> Any:
     """clamp_min(Tensor self, Scalar min) -> Tensor
 
@@ -246,7 +257,7 @@ def clamp_min(ctx: Any, self: Any, min: Any) -> Any:
     return elementwise(ctx, "MAX", *in_dtype(ctx, self, min))
 
 
-@converter(aten.clamp_max.default, Domain(keeps_dtype("max"), self=Tensor(NUMBERS), max=NUMBER), keeps_nan=False)
+@converter(aten.clamp_max.default, Domain(keeps_dtype("max"), self=Tensor(NUMBERS), max=BOUND), keeps_nan=False)
 def clamp_max(ctx: Any, self: Any, max: Any) -> Any:
     """clamp_max(Tensor self, Scalar max) -> Tensor
 

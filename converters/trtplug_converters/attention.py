@@ -62,6 +62,8 @@ def attends() -> Relation:
             inner = [*batch[:-1], heads]
         else:
             inner = batch
+            if call["enable_gqa"] and choose.boolean():  # of matrices eager takes it where there is nothing to compute
+                call["query"] = query = query._replace(shape=(0, width))
         call["key"] = query._replace(shape=(*inner, keys, width))
         call["value"] = query._replace(shape=(*inner, keys, values))
         mask = call["attn_mask"]
@@ -75,6 +77,16 @@ def attends() -> Relation:
 
     names = ("query", "key", "value", "attn_mask", "is_causal", "scale", "enable_gqa")
     return Relation("shapes of queries, keys, values and mask that fit", names, None, arrange)
+
+
+def values_for_keys() -> Relation:
+    """As many values as keys, as far as sizes are known to be equal."""
+
+    def holds(call: Call) -> bool:
+        keys, values = call["key"].shape[-2], call["value"].shape[-2]
+        return bool(keys == values)
+
+    return Relation("as many values as keys", ("value", "key"), holds, because="eager reads past the shorter of them")
 
 
 def heads_to_repeat() -> Relation:
@@ -100,6 +112,7 @@ OPERAND = Tensor(
     Domain(
         same_dtype("query", "key", "value"),
         attends(),
+        values_for_keys(),
         heads_to_repeat(),
         query=OPERAND,
         key=OPERAND,
@@ -154,7 +167,7 @@ def repeated_heads(ctx: ConverterContext, tensor: NetworkTensor, heads: NetworkS
     if isinstance(times, int) and times == 1:
         return tensor
     place = counted(ctx, 0, 1, heads)
-    return ctx.gather(tensor, ctx.elementwise("FLOOR_DIV", place, times), -3)
+    return ctx.gather(tensor, ctx.elementwise("DIV", place, times), -3)
 
 
 def scaled(ctx: ConverterContext, query: NetworkTensor, scale: float | None) -> NetworkTensor:

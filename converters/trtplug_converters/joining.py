@@ -220,9 +220,8 @@ def flip(ctx: ConverterContext, self: NetworkTensor, dims: list[int]) -> Network
     sizes = ctx.sizes(self)
     if not dims or not sizes:
         return self
-    axes = [axis % len(sizes) for axis in dims]
-    last = [ctx.size_math("MAX", ctx.size_math("SUB", sizes[axis], 1), 0) for axis in axes]
-    return ctx.slice(self, last, [sizes[axis] for axis in axes], [-1] * len(axes), axes=axes)
+    last = [ctx.size_math("MAX", ctx.size_math("SUB", sizes[axis], 1), 0) for axis in dims]
+    return ctx.slice(self, last, [sizes[axis] for axis in dims], [-1] * len(dims), axes=dims)
 
 
 def one_shift_for_each(shifts: str, dims: str, of: str) -> Relation:
@@ -254,7 +253,7 @@ def roll(
     if not dims:
         return ctx.reshape(rolled(ctx, ctx.reshape(self, [-1]), shifts[0], 0), sizes)
     for shift, axis in zip(shifts, dims, strict=True):
-        self = rolled(ctx, self, shift, axis % len(sizes))
+        self = rolled(ctx, self, shift, axis)
     return self
 
 

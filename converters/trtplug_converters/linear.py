@@ -138,6 +138,11 @@ def _offset(left: str, right: str) -> Relation:
         call["self"] = call["self"]._replace(shape=tuple(1 if choose.integer(0, 3) == 0 else size for size in shape))
         if not call[left].dtype.is_floating_point:  # eager then takes integer factors only; 0 would drop the product
             call["alpha"], call["beta"] = choose.integer(1, 2), 1
+        elif choose.integer(0, 5) == 0:  # of nothing, too, of which the product is 0 all the same
+            call["alpha"] = choose.one_of((math.inf, -math.inf))
+            if choose.boolean():
+                call[left] = call[left]._replace(shape=(*call[left].shape[:-1], 0))
+                call[right] = call[right]._replace(shape=(*call[right].shape[:-2], 0, call[right].shape[-1]))
         if abs(call["beta"]) > 1:  # beta * self stays finite
             call["self"] = call["self"]._replace(values=(-100, 100))
         for name in (left, right):

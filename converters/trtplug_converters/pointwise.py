@@ -123,8 +123,8 @@ def number_in(number: float, dtype: torch.dtype) -> float:
         return torch.tensor(number, dtype=dtype).item()
     if dtype == torch.bool or isinstance(number, float):
         return number
-    span = 1 << torch.iinfo(dtype).bits
-    return (int(number) + span // 2) % span - span // 2
+    limits = torch.iinfo(dtype)
+    return (int(number) - limits.min) % (1 << limits.bits) + limits.min
 
 
 def precise(ctx: ConverterContext, *values: Operand) -> list[Operand]:

@@ -48,21 +48,25 @@ def reduced(ctx: ConverterContext, op: str, tensor: NetworkTensor, dim: Axes, ke
 def axes_of(ctx: ConverterContext, tensor: NetworkTensor, dim: Axes) -> list[int]:
     rank = ctx.rank(tensor)
     if isinstance(dim, int):
-        return [dim % rank] if rank else []
-    return [axis % rank for axis in dim] if dim and rank else list(range(rank))
+        return [dim] if rank else []
+    return list(dim) if dim and rank else list(range(rank))
 
 
 # --- sums, means and products -----------------------------------------------------------------------------------------
 
 
 def _convertible(call: dict[str, Any], choose: Choose) -> None:
-    """Floats that become integers: what nan, infinities and large floats become is not defined."""
+    """Floats that become integers: what nan, infinities and large floats become is not defined. Large integers that
+    become float16 are infinite or not, as eager's kernels go.
+    """
     dtype = call["dtype"]
     if call["self"].dtype.is_floating_point and dtype is not None and not dtype.is_floating_point:
         call["self"] = call["self"]._replace(values=(-100, 100))
+    if not call["self"].dtype.is_floating_point and dtype == torch.float16:
+        call["self"] = call["self"]._replace(values=(-65504, 65504))
 
 
-CONVERTIBLE = Relation("floats within the range of dtype", ("self", "dtype"), arrange=_convertible)
+CONVERTIBLE = Relation("numbers within the range of dtype", ("self", "dtype"), arrange=_convertible)
 SUM_DTYPE = Optional(Only(*NUMBERS, because=NOT_A_TYPE))
 MEAN_DTYPE = Optional(Only(*FLOATS, because=NOT_A_TYPE))
 
@@ -70,13 +74,16 @@ MEAN_DTYPE = Optional(Only(*FLOATS, because=NOT_A_TYPE))
 def _few_factors(call: dict[str, Any], choose: Choose) -> None:
     facts = call["self"]
     shape = tuple(min(size, 2 if axis < 4 else 1) for axis, size in enumerate(facts.shape))
-    values = facts.values
-    if facts.dtype.is_floating_point:  # 16 factors: where one order overflows, another gives 0 or nan
-        values = (-1.9, 1.9) if facts.dtype == torch.float16 else (-200.0, 200.0)
+    values, dtype = facts.values, call["dtype"] or facts.dtype
+    if dtype.is_floating_point:  # 16 factors: where one order overflows, another gives 0 or nan
+        most = 200.0 if dtype != torch.float16 else 1.9 if facts.dtype.is_floating_point else 2.0
+        values = (-most, most)
     call["self"] = facts._replace(shape=shape, values=values)
 
 
-FEW_FACTORS = Relation("a product that the order of its factors does not overflow", ("self",), arrange=_few_factors)
+FEW_FACTORS = Relation(
+    "a product that the order of its factors does not overflow", ("self", "dtype"), arrange=_few_factors
+)
 
 
 def _as_result(ctx: ConverterContext, tensor: NetworkTensor) -> NetworkTensor:
@@ -284,6 +291,10 @@ def var_mean(
     return tuple(ctx.cast(moment, ctx.dtype(self)) for moment in moments)
 
 
+_OF_SIZES = {1: "SUM", math.inf: "MAX", -math.inf: "MIN"}
+"""Norms that are one reduction of the elements' sizes."""
+
+
 def _norm(ctx: ConverterContext, tensor: NetworkTensor, order: float, axes: Sequence[int], keepdim: bool) -> Any:
     """(sum |x| ** order) ** (1 / order), and its limits at 0 (the number of elements that are not 0) and infinities."""
     if order == 2:
@@ -293,8 +304,8 @@ def _norm(ctx: ConverterContext, tensor: NetworkTensor, order: float, axes: Sequ
         filled = ctx.unary("NOT", ctx.elementwise("EQUAL", tensor, 0))
         return ctx.reduce("SUM", ctx.cast(filled, ctx.dtype(tensor)), axes, keepdim)
     size = ctx.unary("ABS", tensor)
-    if order == 1 or math.isinf(order):
-        return ctx.reduce("SUM" if order == 1 else "MAX" if order > 0 else "MIN", size, axes, keepdim)
+    if order in _OF_SIZES:
+        return ctx.reduce(_OF_SIZES[order], size, axes, keepdim)
     powers = ctx.reduce("SUM", ctx.elementwise("POW", size, order), axes, keepdim)
     return ctx.elementwise("POW", powers, 1 / order)
 

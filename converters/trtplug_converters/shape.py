@@ -230,7 +230,7 @@ def movedim(_row: None, ctx: ConverterContext, self: NetworkTensor, source: int,
 def without(ctx: ConverterContext, tensor: NetworkTensor, axes: list[int]) -> NetworkTensor:
     """The tensor without those of these axes that have size 1 in every call."""
     sizes = ctx.sizes(tensor)
-    places = sorted({axis % len(sizes) for axis in axes}) if sizes else []
+    places = axes if sizes else []
     return ctx.squeeze(tensor, [axis for axis in places if isinstance(sizes[axis], int) and sizes[axis] == 1])
 
 
@@ -258,7 +258,7 @@ def squeeze_dims(ctx: ConverterContext, self: NetworkTensor, dim: list[int]) -> 
 )
 def unsqueeze(ctx: ConverterContext, self: NetworkTensor, dim: int) -> NetworkTensor:
     """``unsqueeze(Tensor(a) self, int dim) -> Tensor(a)``: an unsqueeze layer."""
-    return ctx.unsqueeze(self, [dim % (ctx.rank(self) + 1)])
+    return ctx.unsqueeze(self, [dim])
 
 
 # --- repeating --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from trtplug_converters.joining import divisible
 from trtplug_registry import (
     Axis,
+    Call,
     Choose,
     Converter,
     ConverterContext,
@@ -21,6 +23,7 @@ from trtplug_registry import (
     Relation,
     Size,
     Static,
+    SymbolicSize,
     Tensor,
     converter,
     converter_table,
@@ -128,7 +131,7 @@ def narrow(
 ) -> NetworkTensor:
     """``narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)``: a slice layer along one axis."""
     first = from_start(ctx, start, ctx.sizes(self)[dim])
-    return ctx.slice(self, [first], [length], [1], axes=[dim % ctx.rank(self)])
+    return ctx.slice(self, [first], [length], [1], axes=[dim])
 
 
 # --- padding ----------------------------------------------------------------------------------------------------------
@@ -202,6 +205,24 @@ def stretch(call: dict[str, Any], pad: str, spatial: int, choose: Choose) -> Non
         call[pad] += [before, choose.integer(max(-1, 1 - size - before), size - 1)]
 
 
+def _pairs(call: Mapping[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """The size of each padded axis, from the last, and what is put before and after it."""
+    pad = call["pad"]
+    yield from zip(call["self"].shape[::-1], pad[::2], pad[1::2])
+
+
+def _wraps_what_is_left(call: Call) -> bool:
+    """Where an axis is cropped at one end, no more is put at the other than is left."""
+    if call["mode"] != "circular":
+        return True
+    for size, *cuts in _pairs(call):
+        if all(isinstance(cut, int) for cut in cuts) and min(cuts) < 0:
+            least = size.bounds()[0] if isinstance(size, SymbolicSize) else size
+            if max(cuts) > least + sum(min(cut, 0) for cut in cuts):
+                return False
+    return True
+
+
 def _arrange_pad(call: dict[str, Any], choose: Choose) -> None:
     if call["mode"] == "constant":
         assert CONSTANT_PAD.arrange is not None
@@ -218,6 +239,12 @@ CONSTANT_PAD = pairs_for_axes("pad")
     aten.pad.default,
     Domain(
         Relation("pad that eager takes in this mode", ("pad", "self", "mode", "value"), None, _arrange_pad),
+        Relation(
+            "no more put around an axis than is left of it",
+            ("pad", "self", "mode"),
+            _wraps_what_is_left,
+            because="eager then copies what it has not written yet",
+        ),
         self=Tensor(),
         pad=ListOf(Size()),
         mode=Only("constant", *MODES),

@@ -31,10 +31,10 @@ NOT_A_TYPE = "not a TensorRT type"
 def _softmax_layer(ctx: ConverterContext, tensor: NetworkTensor, dim: int) -> NetworkTensor:
     """A softmax layer, which takes tensors of rank 2 or more."""
     rank = ctx.rank(tensor)
-    matrix = ctx.unsqueeze(tensor, range(2 - rank)) if rank < 2 else tensor
+    matrix = ctx.unsqueeze(tensor, range(2 - rank))
     axis = dim % rank + max(0, 2 - rank) if rank else 1
     result = ctx.add("softmax", matrix, axes=1 << axis).get_output(0)
-    return ctx.squeeze(result, range(2 - rank)) if rank < 2 else result
+    return ctx.squeeze(result, range(2 - rank))
 
 
 def _log_softmax_layers(ctx: ConverterContext, tensor: NetworkTensor, dim: int) -> NetworkTensor:

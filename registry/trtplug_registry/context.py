@@ -120,10 +120,10 @@ class ConverterContext(Protocol):
     def permute(self, tensor: NetworkTensor, order: Sequence[int]) -> NetworkTensor: ...
 
     def unsqueeze(self, tensor: NetworkTensor, axes: Sequence[int]) -> NetworkTensor:
-        """Axes of size 1, at these places of the result (non-negative)."""
+        """Axes of size 1, at these places of the result, from its end where negative."""
 
     def squeeze(self, tensor: NetworkTensor, axes: Sequence[int]) -> NetworkTensor:
-        """Without these axes (non-negative), each of size 1."""
+        """Without these axes, counted from the end where negative, each of size 1."""
 
     def expand(self, tensor: NetworkTensor, sizes: Sequence[NetworkSize]) -> NetworkTensor:
         """Broadcast to these sizes, -1 keeping a size; leading axes are added where there are more sizes than axes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,9 @@ import pytest
 import trtplug_converters
 from trtplug._tensorrt import typed_layer
 from trtplug.convert import convert
+from trtplug.ranges import Range
 from trtplug.testing import call_graph, call_of, registry_of
+from trtplug.testing.symbolic import Plan, symbolic_call
 from trtplug_registry import Registry
 
 
@@ -21,14 +23,25 @@ def built_in() -> Registry:
 
 @pytest.fixture
 def layers(built_in: Registry) -> Callable[..., str]:
-    """The layers that one call becomes, without constants: ``"CAST, ELEMENTWISE SUM"``."""
+    """The layers that one call becomes, without constants: ``"CAST, ELEMENTWISE SUM"``.
 
-    def layers_of(op: Any, *args: Any, **kwargs: Any) -> str:
+    Tensors at the places `constants` are known; those of `symbolic` have symbolic axes of between 1 and 8.
+    """
+
+    def layers_of(
+        op: Any, *args: Any, constants: Sequence[str] = (), symbolic: dict[str, Any] | None = None, **kwargs: Any
+    ) -> str:
         call, tensors = call_of(op, args, kwargs)
-        graph = call_graph(call, tensors, ())
+        ranges = {}
+        if symbolic is None:
+            graph = call_graph(call, tensors, constants)
+        else:
+            dynamic = symbolic_call(call, tensors, constants, Plan(symbolic))
+            assert dynamic is not None
+            graph, ranges = dynamic.graph, {symbol: Range(1, hint, 8) for symbol, hint in dynamic.hints.items()}
         verdict = built_in.lookup(graph.node)
         assert verdict, verdict
-        definition = convert(graph.module, lambda node: verdict.converter, name="call").definition
+        definition = convert(graph.module, lambda node: verdict.converter, ranges=ranges, name="call").definition
         found = [typed_layer(definition.get_layer(number)) for number in range(definition.num_layers)]
         return ", ".join(_name(kind, layer) for kind, layer in found if kind not in ("CONSTANT", "IDENTITY"))
 

@@ -21,6 +21,8 @@ CORE = "MATRIX_MULTIPLY, SOFTMAX, MATRIX_MULTIPLY"
     ("args", "kwargs", "expected"),
     [
         ((Q, K, V), {}, f"ELEMENTWISE PROD, {CORE}"),
+        ((Q, K, V), {"scale": 1.0}, CORE),
+        ((Q[..., :1], K[..., :1], V), {}, CORE),
         ((Q, K[:, :2], V[:, :2]), {"enable_gqa": True, "scale": 1.0}, None),
     ],
 )
@@ -45,6 +47,25 @@ def test_rows_without_a_key_are_zero(built_in: Registry, mask: torch.Tensor, con
     (result,) = run_op(built_in, attention, (Q, K, V, mask), constants=constants)
     assert (result[:, :, 1] == 0).all()
     torch.testing.assert_close(result, attention(Q, K, V, mask))
+
+
+@pytest.mark.parametrize(
+    ("mask", "blind"),
+    [
+        (MASK, True),
+        (MASK[[0, 2, 2]], False),
+        (BIAS, True),
+        (BIAS[[0, 2, 2]], False),
+        (torch.where(MASK[[0, 2, 2]], 0.0, math.inf), False),
+        (MASK[[0, 2, 2]].mT.contiguous()[[0, 1, 2]][:, [0, 1, 2, 0, 0]], False),
+        (torch.stack([MASK, MASK]).unsqueeze(1), True),
+        (torch.stack([MASK[[0, 2, 2]], MASK[[2, 0, 0]]]).unsqueeze(1), False),
+    ],
+)
+def test_a_known_mask_is_searched_for_blind_rows_once(layers: Any, mask: torch.Tensor, blind: bool) -> None:
+    found = layers(attention, Q, K, V, mask, constants=["attn_mask"])
+    assert ("REDUCE MAX, ELEMENTWISE EQUAL" in found) == blind
+    assert found.count("SELECT") == blind
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

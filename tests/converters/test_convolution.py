@@ -37,3 +37,35 @@ def test_windows_that_tile_an_image_are_rows_of_a_product(layers: Any, built_in:
 )
 def test_other_windows_are_a_convolution(layers: Any, args: Any) -> None:
     assert "CONVOLUTION" in layers(conv2d, *args)
+
+
+LINE, LINES = torch.randn(2, 4, 5), torch.randn(4, 3, 2)
+transposed = torch.ops.aten.convolution.default
+
+
+@pytest.mark.parametrize(
+    ("args", "symbolic", "count"),
+    [
+        ((LINE, LINES, None, [1], [0], [1], True, [0], 2), {"input": (0,)}, 2),
+        ((LINE, LINES, None, [1], [0], [1], True, [0], 2), {"input": (2,)}, 2),
+        ((LINE, LINES, None, [1], [0], [1], True, [0], 2), None, 1),
+        ((LINE, LINES, None, [1], [0], [1], True, [0], 1), {"input": (0,)}, 1),
+        ((LINE[..., None], LINES[..., None], None, [1, 1], [0, 0], [1, 1], True, [0, 0], 2), {"input": (0,)}, 1),
+    ],
+    ids=["rows", "sizes", "static", "one group", "2-D"],
+)
+def test_groups_of_a_transposed_line_are_layers_of_their_own(
+    layers: Any, built_in: Registry, args: Any, symbolic: Any, count: int
+) -> None:
+    assert layers(transposed, *args, symbolic=symbolic).count("DECONVOLUTION") == count
+    (result,) = run_op(built_in, transposed, args, symbolic=symbolic)
+    torch.testing.assert_close(result, transposed(*args), rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_batch_norm_knows_is_computed_at_once(layers: Any) -> None:
+    norm, parameters = torch.ops.aten.batch_norm.default, [torch.rand(3) + 1 for _ in range(4)]
+    for given in (parameters, [None, None, *parameters[2:]]):
+        names = ("weight", "bias", "running_mean", "running_var")
+        constants = [name for name, value in zip(names, given) if value is not None]
+        found = layers(norm, IMAGE, *given, False, 0.1, 1e-5, True, constants=constants)
+        assert found.replace("UNSQUEEZE, ", "") == "ELEMENTWISE PROD, ELEMENTWISE SUM"

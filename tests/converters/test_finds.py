@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from trtplug.testing import run_op
+import trtplug
+from trtplug.testing import run_lowered_op, run_op
 from trtplug_registry import Registry
 
 aten = torch.ops.aten
@@ -36,3 +38,26 @@ def test_equals_eager(built_in: Registry, op: Any, args: tuple[Any, ...]) -> Non
     kwargs = {"enable_gqa": True} if op is aten.scaled_dot_product_attention.default else {}
     (result,) = run_op(built_in, op, args, kwargs)
     torch.testing.assert_close(result, op(*args, **kwargs), equal_nan=True)
+
+
+def test_refused(refusal: Callable[..., str]) -> None:
+    """What eager makes of these is not defined: memory not written, memory past the end, one thing in each version."""
+    three = torch.ones(2, 3)
+    assert "no more put around an axis than is left of it" in refusal(aten.pad.default, three, [3, -1], "circular")
+    assert not refusal(aten.pad.default, three, [2, -1], "circular")
+    q, k, v = torch.ones(2, 1, 1, 2), torch.ones(2, 1, 4, 2), torch.ones(2, 1, 2, 2)
+    assert "as many values as keys" in refusal(aten.scaled_dot_product_attention.default, q, k, v)
+    assert "differently" in refusal(aten.clamp.default, three, math.nan)
+
+
+def test_instances_of_one_element_are_the_bias(built_in: Registry) -> None:
+    x, weight, bias = torch.linspace(-16, -2, 9).view(3, 3), torch.linspace(-16, -12, 3), torch.tensor([3.76, 1.6, 0.3])
+    (result,) = run_op(built_in, aten.instance_norm.default, (x, weight, bias, None, None, True, 0.0, 0.01, False))
+    torch.testing.assert_close(result, bias.expand(3, 3), rtol=0, atol=0)  # which eager, as x * a + b, has not
+
+
+def test_sums_of_batched_integers_stay_what_they_are() -> None:
+    batches = torch.arange(24, dtype=torch.int32).view(2, 3, 4)
+    args = (torch.ones(3, 3, dtype=torch.int32), batches, batches.mT)
+    (result,) = run_lowered_op(trtplug.registry(), aten.addbmm.default, args, {"beta": 2, "alpha": 3})
+    torch.testing.assert_close(result, torch.addbmm(*args, beta=2, alpha=3))

@@ -19,6 +19,7 @@ ROWS = SizeOf((("self", 0),))
         (aten.view.default, (X, [6, -1]), "SHUFFLE"),
         (aten.flatten.using_ints, (X, 1), "SHUFFLE"),
         (aten.flatten.using_ints, (X, 1, 1), ""),
+        (aten.flatten.using_ints, (X, -2, 1), ""),
         (aten.permute.default, (X, [2, 0, 1]), "SHUFFLE"),
         (aten.permute.default, (X, [0, 1, 2]), ""),
         (aten.transpose.int, (X, 0, -1), "SHUFFLE"),

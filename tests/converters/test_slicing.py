@@ -24,7 +24,7 @@ LARGEST = 2**63 - 1
         (aten.constant_pad_nd.default, (X, [1, -1, 0, 2], 7.0), "SLICE"),
         (aten.constant_pad_nd.default, (X, []), ""),
         (aten.pad.default, (X, [1, 1], "reflect"), "SLICE"),
-        (aten.pad.default, (X, [1, 1], "circular"), "SLICE"),
+        (aten.pad.default, (X, [1, 0], "circular"), "SLICE"),
         (aten.pad.default, (X, [-1, 1], "circular"), "SLICE, SLICE"),
         (aten.replication_pad1d.default, (X, [1, 1]), "SLICE"),
     ],

@@ -78,8 +78,9 @@ def test_mantissas_and_exponents(dtype: torch.dtype) -> None:
     assert torch.equal(exponent, expected.exponent)
 
 
-def test_neighbours() -> None:
-    x = bits(torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_neighbours(dtype: torch.dtype) -> None:
+    x = bits(dtype)
     y = x.flip(0)
     wrong = differ(TABLE[aten.nextafter.default](x, y), torch.nextafter(x, y))
     assert not wrong.any(), (x[wrong][:3], y[wrong][:3])

@@ -170,13 +170,13 @@ class Context:
         return self.add("shuffle", tensor, first_transpose=tuple(order)).get_output(0)
 
     def unsqueeze(self, tensor: Any, axes: Sequence[int]) -> Any:
-        axes = list(axes)
+        axes = [axis % (len(tensor.shape) + len(axes)) for axis in axes]
         if not axes:
             return tensor
         return self.add("unsqueeze", tensor, self.constant(axes, torch.int64)).get_output(0)
 
     def squeeze(self, tensor: Any, axes: Sequence[int]) -> Any:
-        axes = list(axes)
+        axes = sorted(axis % len(tensor.shape) for axis in axes)
         if not axes:
             return tensor
         return self.add("squeeze", tensor, self.constant(axes, torch.int64)).get_output(0)
@@ -212,7 +212,7 @@ class Context:
             inputs[4] = fill
             attributes["mode"] = self.trt.SampleMode.FILL
         if axes is not None:
-            attributes["axes"] = tuple(axes)
+            attributes["axes"] = tuple(axis % len(tensor.shape) for axis in axes)
         return self.add("slice", tensor, *static, inputs=inputs, **attributes).get_output(0)
 
     def concat(self, tensors: Sequence[Any], axis: int) -> Any:

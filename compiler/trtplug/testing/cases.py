@@ -110,6 +110,8 @@ def can_be_dynamic(converter: Converter) -> bool:
 def profile_of_environment() -> Profile:
     """``TRTPLUG_LAWS=ci`` (the default) or ``nightly``; ``TRTPLUG_LAWS_SECONDS=1.5`` bounds each law's drawing.
 
+    What then fails is not made small, which may take minutes.
+
     Raises:
         UnknownNameError: there is no such profile.
         SettingsError: the seconds are no number.
@@ -117,6 +119,6 @@ def profile_of_environment() -> Profile:
     chosen = profile_named(os.environ.get("TRTPLUG_LAWS", "ci"))
     seconds = os.environ.get("TRTPLUG_LAWS_SECONDS", "")
     try:
-        return dataclasses.replace(chosen, seconds=float(seconds)) if seconds else chosen
+        return dataclasses.replace(chosen, seconds=float(seconds), shrink=False) if seconds else chosen
     except ValueError as error:
         raise SettingsError(f"TRTPLUG_LAWS_SECONDS={seconds}: must be a number of seconds, as 1.5") from error

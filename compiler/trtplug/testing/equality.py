@@ -136,7 +136,7 @@ def draw_dynamic(
     constants = trial.draw_constants(data, well.call)
     if not well.call.tensors:
         well = _with_sizes(data, well)
-    plan = draw_plan(data, well.call, domain or trial.converter.domain, constants, must)
+    plan = draw_plan(data, well.call, domain or trial.converter.domain, constants, must, not trial.profile.seeded)
     if plan is None or (well.call.beside and not plan.sizes):
         reject()
     try:

@@ -23,22 +23,26 @@ from pathlib import Path
 from trtplug.testing.judging import THOROUGH, Judge, judges_of, killed_by
 from trtplug.testing.mutants import Mutant, exchanged_rows, functions_of, mutants_of
 from trtplug.testing.mutation_record import Outcome, read, recorded, report
+from trtplug.testing.own_tests import killed_by_tests, tests_pass
 from trtplug.testing.processes import Record, in_processes
 from trtplug.testing.profiles import Profile
 from trtplug_registry import Converter, Registry, unknown_name
 
 MOST_USERS = 3
 """A helper that many converters share is tried with this many of them."""
+MOST_OTHERS = 20
+"""And what survives, where that is asked for, with so many others."""
 TOGETHER = 4
 """Functions that a process tries one after the other: neighbours share converters, and so what was drawn of them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Unit:
-    """One function of a plugin, with converters that use it."""
+    """One function of a plugin, with converters that use it: a few, and all others."""
 
     function: types.FunctionType
     users: tuple[Converter, ...]
+    more: tuple[Converter, ...] = ()
 
     @property
     def name(self) -> str:
@@ -47,14 +51,16 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Which mutants are tried.
+    """Which mutants are tried, and with what.
 
     Attributes:
         sample: at most this many of each function, drawn at random; all where None.
         seed: of the draw.
         shard: (i, n): every n-th few functions from the i-th on.
         done: ids of mutants that are not tried again.
-        thorough: whether what survives is tried with many more calls.
+        thorough: whether what survives is tried with other converters that use the function, and many more calls.
+        tests: files of the plugin's own tests, which judge what the laws let live; those named after the module of the
+            function alone, if there are any.
     """
 
     sample: int | None = None
@@ -62,6 +68,7 @@ class Choice:
     shard: tuple[int, int] = (0, 1)
     done: Collection[str] = ()
     thorough: bool = False
+    tests: Sequence[str] = ()
 
 
 def units(chosen: Sequence[Converter]) -> list[Unit]:
@@ -71,7 +78,11 @@ def units(chosen: Sequence[Converter]) -> list[Unit]:
         if converter.overloads():
             for function in functions_of(converter):
                 users.setdefault(function, []).append(converter)
-    return [Unit(function, tuple(_spread(found))) for function, found in users.items()]
+    few = {function: tuple(_spread(found)) for function, found in users.items()}
+    return [
+        Unit(function, few[function], tuple(user for user in found if user not in few[function]))
+        for function, found in users.items()
+    ]
 
 
 def _spread(converters: list[Converter]) -> list[Converter]:
@@ -126,9 +137,19 @@ def outcomes(
                 outcome = Outcome(unit.name, mutant.id, mutant.where)
                 trying(outcome)
                 killer = killed_by(mutant, users, judges)
+                if not killer and choice.thorough and not mutant.row:
+                    killer = killed_by(mutant, unit.more[:MOST_OTHERS], judges)
                 if not killer and choice.thorough:
                     killer = killed_by(mutant, users, thorough)
+                if not killer and choice.tests:
+                    killer = killed_by_tests(mutant, users[0], _about(unit.function, choice.tests))
                 yield dataclasses.replace(outcome, killed_by=killer)
+
+
+def _about(function: types.FunctionType, tests: Sequence[str]) -> list[str]:
+    """The files about a function's module, or all where none is."""
+    family = function.__module__.rpartition(".")[2].strip("_")
+    return [test for test in tests if Path(test).stem == f"test_{family}"] or list(tests)
 
 
 def run(
@@ -172,10 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [c for c in registry if not options.converter or options.converter in f"{c.id} {c.name}"]
     if not chosen:
         raise unknown_name("converter", options.converter, [c.id for c in registry])
+    if not tests_pass(options.tests):
+        raise SystemExit("--tests: they fail as they are, and so say nothing of a mutant")
     found = read(options.out) if options.out else []
     if options.again:
         found = [outcome for outcome in found if outcome.killed_by]
-    choice = Choice(options.sample, options.seed, options.shard, {o.id for o in found}, options.thorough)
+    choice = Choice(options.sample, options.seed, options.shard, {o.id for o in found}, options.thorough, options.tests)
     with contextlib.nullcontext() if options.out is None else options.out.open("a") as out:
         for outcome in run(registry, chosen, options.jobs, choice, options.time_limit):
             found.append(outcome)
@@ -201,7 +224,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop then, done or not")
     parser.add_argument("--out", type=Path, metavar="FILE", help="every outcome, a line each; those in it stay")
     parser.add_argument("--again", action="store_true", help="try those again that the file says have survived")
-    parser.add_argument("--thorough", action="store_true", help="try what survives with many more calls")
+    parser.add_argument("--thorough", action="store_true", help="try what survives with more converters and calls")
+    parser.add_argument(
+        "--tests", nargs="*", default=[], metavar="FILE", help="try what survives with these tests, too"
+    )
     parser.add_argument("--record", type=Path, metavar="FILE", help="the score, and why the survivors survive")
     return parser
 

@@ -247,6 +247,6 @@ def enum_siblings() -> dict[str, str]:
     for one, two in _PAIRS:
         found[one] = two
         found.setdefault(two, one)
-    for one, two in _PAIRS[:3]:
+    for one, two in _PAIRS[:4]:
         found[two] = one
     return found

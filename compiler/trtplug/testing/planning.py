@@ -14,7 +14,12 @@ from trtplug_registry import Domain, Either, ListOf, Optional, Size, Spec, Tenso
 
 
 def draw_plan(
-    data: st.DataObject, call: DrawnCall, domain: Domain, constants: Sequence[str], must: str | None = None
+    data: st.DataObject,
+    call: DrawnCall,
+    domain: Domain,
+    constants: Sequence[str],
+    must: str | None = None,
+    together: bool = True,
 ) -> Plan | None:
     """A random non-empty choice of symbolic sizes; None where the call has none that the specs let be symbolic.
 
@@ -24,12 +29,17 @@ def draw_plan(
         domain: whose specs say which axes may be symbolic.
         constants: places that are not inputs.
         must: an argument of which some axis is symbolic.
+        together: whether axes of equal size are at times symbolic together: an op that demands them to be equal would
+            else make nearly all of them fixed. Findings that are recorded are drawn without.
     """
     possible = list(_axes(call, domain, constants))
     first = [at for at in possible if must is None or at[0].partition("[")[0] == must]
     if not first:
         return None
     chosen = {data.draw(st.sampled_from(first), label="a symbolic axis")}
+    if together and data.draw(st.booleans(), label="and all axes of its size"):
+        (size,) = {call.tensors[place].shape[axis] for place, axis in chosen}
+        chosen |= {(place, axis) for place, axis in possible if call.tensors[place].shape[axis] == size}
     chosen |= {at for at in possible if data.draw(st.booleans(), label=f"{at[0]} axis {at[1]} symbolic")}
     axes: dict[str, tuple[int, ...]] = {}
     for place, axis in sorted(chosen):

@@ -23,7 +23,7 @@ from trtplug.engine import CompiledEngine
 from trtplug.network import Network
 from trtplug.ranges import Range
 from trtplug.testing.arguments import Bounds
-from trtplug.testing.compare import Mismatch, mismatch, undetermined
+from trtplug.testing.compare import Mismatch, is_exact, mismatch, undetermined
 from trtplug.testing.drawing import calls, plain_values, values
 from trtplug.testing.drawn import DrawnCall
 from trtplug.testing.errors import EnoughError, LawViolationError, NotApplicableError, UndescribedError
@@ -265,7 +265,12 @@ class Trial:
         found = mismatch(actual, expected, self.converter.tolerance)
         if found is None or found.what != "values":
             return found
-        if undetermined(found, actual, tensors, lambda moved: as_tuple(run_eager(call, moved))):
+
+        def eager(moved: Mapping[str, torch.Tensor]) -> tuple[Any, ...]:
+            return as_tuple(run_eager(call, moved))
+
+        exact = is_exact(found, actual, tensors, eager, self.converter.tolerance)
+        if exact or undetermined(found, actual, tensors, eager):
             return None
         return None if self._is_eager_of_contiguous(found, actual, call, tensors) else found
 

@@ -91,7 +91,7 @@ def addmv(self: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: flo
 
 
 def addbmm(self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    product = torch.bmm(batch1, batch2).sum(0) * alpha
+    product = torch.bmm(batch1, batch2).sum(0, dtype=batch1.dtype) * alpha
     return product if beta == 0 else self * beta + product
 
 

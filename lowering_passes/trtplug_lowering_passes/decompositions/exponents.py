@@ -63,20 +63,23 @@ def nextafter(self: Tensor, other: Tensor) -> Tensor:
 
     A step away from 0 is the last digit's worth; towards 0 it is half of that from a power of two.
     """
-    if self.dtype != torch.float32 or other.dtype != torch.float32:
-        raise NotImplementedError("halves have other neighbours")
-    x, other = torch.broadcast_tensors(self, other)
+    if self.dtype != other.dtype or self.dtype == torch.float64:
+        raise NotImplementedError("TensorRT has no float64, and neighbours of two dtypes are nobody's")
+    limits = torch.finfo(self.dtype)
+    digit = round(math.log2(limits.eps))
+    least = round(math.log2(limits.smallest_normal)) + digit
+    x, other = torch.broadcast_tensors(widened(self), widened(other))
     size = x.abs()
     mantissa, exponent = split(x)
     outwards = torch.where(x < 0, other < x, other > x) | (x == 0)
     exponent = exponent - ((mantissa == 1) & ~outwards).to(torch.int64)
-    step = power_of_two((exponent - (DIGITS - 1)).clamp(min=LOWEST))
-    largest = torch.finfo(torch.float32).max
-    bound = torch.where(size.isinf(), largest, torch.where(outwards, size + step, size - step))
-    bound = torch.where(x == 0, 2.0**LOWEST, bound)
+    step = power_of_two((exponent + digit).clamp(min=least))
+    bound = torch.where(size.isinf(), limits.max, torch.where(outwards, size + step, size - step))
+    bound = torch.where(x == 0, 2.0**least, bound)
     negative = torch.where(x == 0, other < 0, x < 0)
     moved = torch.where(negative, -bound, bound)
-    return torch.where(x == other, other, torch.where(x.isnan() | other.isnan(), math.nan, moved))
+    result = torch.where(x == other, other, torch.where(x.isnan() | other.isnan(), math.nan, moved))
+    return result.to(self.dtype)
 
 
 TABLE: Table = {aten.frexp.Tensor: frexp, aten.nextafter.default: nextafter}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trtplug.testing import mismatch
-from trtplug.testing.compare import undetermined
+from trtplug.testing.compare import is_exact, undetermined
 from trtplug_registry import Tolerance
 
 INF, NAN = math.inf, math.nan
@@ -93,3 +93,15 @@ def test_nor_do_huge_ones_where_the_result_does_not_depend_on_them() -> None:
     difference = mismatch([ours], [theirs])
     assert difference is not None
     assert not undetermined(difference, [ours], {"x": floats(1, most)}, lambda tensors: [tensors["x"]])
+
+
+@pytest.mark.parametrize(
+    ("ours", "exact"), [(floats(INF), True), (floats(NAN), False), (floats(3e38), False), (floats(-INF), False)]
+)
+def test_what_eager_makes_in_float64_is_right(ours: torch.Tensor, exact: bool) -> None:
+    least = torch.finfo(torch.float32).min
+    inputs = {"x": floats(least, least, INF)}  # nan where the finite ones are added first
+    wrong = mismatch([ours], [floats(1)])
+    assert wrong is not None
+    assert is_exact(wrong, [ours], inputs, lambda moved: [moved["x"].sum()[None]], {}) == exact
+    assert not is_exact(wrong, [ours], {"x": torch.ones(1, dtype=torch.int64)}, lambda moved: [floats(INF)], {})

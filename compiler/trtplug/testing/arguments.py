@@ -11,6 +11,7 @@ import torch
 from hypothesis import strategies as st
 
 from trtplug.testing.errors import UndrawableError
+from trtplug.testing.strategies import BOOLEANS, integers, sampled
 from trtplug_registry import (
     ALL,
     Axis,
@@ -49,13 +50,13 @@ class Draws:
         return self._draw(strategy, label=label)
 
     def integer(self, low: int, high: int) -> int:
-        return self(st.integers(low, high), f"{self.subject}: a number")
+        return self(integers(low, high), f"{self.subject}: a number")
 
     def one_of(self, options: Sequence[T]) -> T:
-        return self(st.sampled_from(options), f"{self.subject}: one of {len(options)}")
+        return self(sampled(options), f"{self.subject}: one of {len(options)}")
 
     def boolean(self) -> bool:
-        return self(st.booleans(), f"{self.subject}: yes or no")
+        return self(BOOLEANS, f"{self.subject}: yes or no")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _tensor(draws: Draws, spec: Tensor, request: Request) -> TensorFacts:
     if wanted in spec.dtypes and wanted is not None and (len(spec.dtypes) == 1 or draws.integer(0, 3)):
         dtype = wanted
     else:
-        dtype = draws(st.sampled_from(spec.dtypes), f"{request.place}: dtype")
+        dtype = draws(sampled(spec.dtypes), f"{request.place}: dtype")
     shape = draw_shape(draws, request.place, spec, request.bounds)
     return TensorFacts(shape, dtype, spec.constant, spec.values)
 
@@ -116,13 +117,13 @@ def draw_shape(draws: Draws, place: str, spec: Tensor, bounds: Bounds) -> tuple[
     """A shape; mostly of few dimensions and small sizes, now and then of eight, with sizes 0 and 1 always in play."""
     low, high = spec.rank
     ranks = [rank for rank in range(low, high + 1) for _ in range(4 if rank - low < 4 and rank <= 5 else 1)]
-    rank = draws(st.sampled_from(ranks), f"{place}: rank")
+    rank = draws(sampled(ranks), f"{place}: rank")
     sizes: list[int] = []
     room = bounds.numel
     most = max(3, round(bounds.numel ** (1 / rank)) + 2) if rank else 1
     for axis in range(rank):
         options = [size for size in (3, 2, 4, 1, 5, 2, 3, 7) if bounds.smallest <= size <= min(room, most)]
-        size = draws(st.sampled_from(options or [max(1, min(bounds.smallest, 2))]), f"{place}: size {axis}")
+        size = draws(sampled(options or [max(1, min(bounds.smallest, 2))]), f"{place}: size {axis}")
         sizes.append(size)
         room = max(1, room // size)
     if rank and spec.zero_size and not bounds.smallest and draws.integer(0, 9) == 9:
@@ -135,19 +136,19 @@ def _static(draws: Draws, spec: Static, request: Request) -> Any:
         return draws(small_integers(spec.lo, spec.hi), request.place)
     if request.type in ("bool", "Optional[bool]"):
         options: list[Any] = [value for value in (False, True) if spec.lo <= value <= spec.hi]
-        return draws(st.sampled_from(options), request.place)
+        return draws(sampled(options), request.place)
     floats = [value for value in _FLOATS if spec.lo <= value <= spec.hi]
     floats += [edge for edge in (spec.lo, spec.hi) if math.isfinite(edge)]
     if not floats or math.isfinite(spec.hi - spec.lo):
         floats.append(_between(spec.lo, spec.hi))
     if spec.nan:
         floats.append(math.nan)
-    kinds: list[st.SearchStrategy[Any]] = [st.sampled_from([float(value) for value in floats])]
+    kinds: list[st.SearchStrategy[Any]] = [sampled([float(value) for value in floats])]
     if request.type.endswith(("number", "Tensor")) and math.ceil(max(spec.lo, -100)) <= math.floor(min(spec.hi, 100)):
         kinds.append(small_integers(spec.lo, spec.hi))
         whole = request.dtype is not None and not request.dtype.is_floating_point  # halves would overflow
         if wide := [value for value in _WIDE if whole and spec.lo <= value <= spec.hi]:
-            kinds.append(st.sampled_from(wide))
+            kinds.append(sampled(wide))
     return draws(st.one_of(kinds), request.place)
 
 
@@ -164,7 +165,7 @@ def small_integers(low: float, high: float) -> st.SearchStrategy[int]:
         raise UndrawableError(f"there is no integer between {low} and {high}")
     near.sort(key=lambda value: (abs(value), value < 0))
     edges = [edge for edge in (least, most) if edge is not None and abs(edge) <= 16]
-    return st.sampled_from(near + edges)
+    return sampled(near + edges)
 
 
 def _between(low: float, high: float) -> float:
@@ -178,14 +179,14 @@ def _size(draws: Draws, spec: Size, request: Request) -> int:
 
 
 def _only(draws: Draws, spec: Only, request: Request) -> Any:
-    return draws(st.sampled_from(spec.values), request.place)
+    return draws(sampled(spec.values), request.place)
 
 
 def _axis(draws: Draws, spec: Axis, request: Request) -> int:
     rank = axis_range(spec, request.call)
     rank = 1 if rank is None else rank
     axes = sorted(range(-rank, rank), key=lambda axis: (axis < 0, abs(axis)))
-    return draws(st.sampled_from(axes), request.place)
+    return draws(sampled(axes), request.place)
 
 
 def _list(draws: Draws, spec: ListOf, request: Request) -> list[Any]:
@@ -193,18 +194,18 @@ def _list(draws: Draws, spec: ListOf, request: Request) -> list[Any]:
     longest = min(spec.longest, max(spec.shortest, typical))
     if isinstance(spec.item, Axis):
         longest = max(spec.shortest, min(longest, axis_range(spec.item, request.call) or longest))
-    length = draws(st.integers(spec.shortest, longest), f"{request.place}: length")
+    length = draws(integers(spec.shortest, longest), f"{request.place}: length")
     return [draw_argument(draws, spec.item, request.item(index)) for index in range(length)]
 
 
 def _optional(draws: Draws, spec: Optional, request: Request) -> Any:
-    if draws(st.sampled_from((False, False, True)), f"{request.place}: none"):
+    if draws(sampled((False, False, True)), f"{request.place}: none"):
         return None
     return draw_argument(draws, spec.item, request)
 
 
 def _either(draws: Draws, spec: Either, request: Request) -> Any:
-    return draw_argument(draws, draws(st.sampled_from(spec.options), f"{request.place}: kind"), request)
+    return draw_argument(draws, draws(sampled(spec.options), f"{request.place}: kind"), request)
 
 
 def _not(draws: Draws, spec: Not, request: Request) -> Any:
@@ -212,14 +213,14 @@ def _not(draws: Draws, spec: Not, request: Request) -> Any:
     options = [value for value in _values_of_type(request) if spec.refusal(request.place, value, request.call) is None]
     if not options:
         raise UndrawableError(f"{request.place}: no other value of the type {request.type} is known")
-    return draws(st.sampled_from(options), request.place)
+    return draws(sampled(options), request.place)
 
 
 def _anything(draws: Draws, spec: Spec, request: Request) -> Any:
     if request.type == "Tensor":
         return _tensor(draws, Tensor(), request)
     options = _values_of_type(request)
-    return draws(st.sampled_from(options), request.place) if options else None
+    return draws(sampled(options), request.place) if options else None
 
 
 def _values_of_type(request: Request) -> list[Any]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from trtplug.convert import convert
 from trtplug.errors import BuildError, ConversionError
+from trtplug.testing.drawing import dtypes_of, one_of_each_kind
 from trtplug.testing.equality import draw_dynamic, draw_instance, dynamic_code
 from trtplug.testing.errors import EnoughError
 from trtplug.testing.graphs import Instance, batch_graph
@@ -24,7 +25,7 @@ def builds(trial: Trial) -> None:
     most = trial.profile.calls // 2
     instances = _drawn(trial, most) if memory.calls is None else memory.calls[::2]
     _build_together(trial, instances)
-    if not trial.converter.dynamic_shapes:
+    if not trial.converter.dynamic_shapes or not (trial.profile.every_dtype or _stands_for_others(trial)):
         return
     most = trial.profile.builds - 1
     dynamic = _drawn_dynamic(trial, most) if memory.dynamic is None else memory.dynamic[:most]
@@ -33,6 +34,10 @@ def builds(trial: Trial) -> None:
             trial.convert(call.symbolic.graph, call.ranges).build()
         except (BuildError, ConversionError) as error:
             trial.fail(str(error), call.symbolic.call, call.tensors, call.constants, dynamic_code(call))
+
+
+def _stands_for_others(trial: Trial) -> bool:
+    return trial.dtype is None or trial.dtype in one_of_each_kind(dtypes_of(trial.converter.domain))
 
 
 def _drawn(trial: Trial, most: int) -> list[Instance]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from trtplug.errors import SettingsError
-from trtplug.testing.drawing import dtypes_of
+from trtplug.testing.drawing import dtypes_of, one_of_each_kind
 from trtplug.testing.laws import BY_DTYPE, Law, check_converter, profile_named
 from trtplug.testing.planning import takes_sizes
 from trtplug.testing.profiles import Profile
@@ -89,14 +89,6 @@ def _cases(registry: Registry, converter: Converter, profile: Profile) -> Iterat
             dtypes = one_of_each_kind(dtypes)
         for dtype in dtypes:
             yield LawCase(registry, converter, law, dtype, memories[dtype])
-
-
-def one_of_each_kind(dtypes: tuple[torch.dtype | None, ...]) -> tuple[torch.dtype | None, ...]:
-    """The first float, the first integer, and bool, of those that are there."""
-    kinds: dict[object, torch.dtype | None] = {}
-    for dtype in dtypes:
-        kinds.setdefault("float" if dtype is not None and dtype.is_floating_point else dtype is torch.bool, dtype)
-    return tuple(kinds.values())
 
 
 def can_be_dynamic(converter: Converter) -> bool:

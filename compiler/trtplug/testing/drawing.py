@@ -14,6 +14,7 @@ from trtplug.testing.arguments import Bounds, Draws, Request, draw_argument
 from trtplug.testing.drawn import DrawnCall, Layout
 from trtplug.testing.elements import Fill, fills
 from trtplug.testing.errors import UndescribedError
+from trtplug.testing.strategies import permutations, sampled
 from trtplug_registry import Axis, Converter, Domain, ListOf, Optional, Relation, Spec, TensorFacts, tensors_in
 
 
@@ -28,6 +29,14 @@ def dtypes_of(domain: Domain) -> tuple[torch.dtype | None, ...]:
     """The dtypes of the leading argument; (None,) for an op without tensors."""
     name = leading(domain)
     return (None,) if name is None else domain.tensors()[name].dtypes
+
+
+def one_of_each_kind(dtypes: tuple[torch.dtype | None, ...]) -> tuple[torch.dtype | None, ...]:
+    """The first float, the first integer, and bool, of those that are there."""
+    kinds: dict[object, torch.dtype | None] = {}
+    for dtype in dtypes:
+        kinds.setdefault("float" if dtype is not None and dtype.is_floating_point else dtype is torch.bool, dtype)
+    return tuple(kinds.values())
 
 
 @st.composite
@@ -53,7 +62,7 @@ def calls(
     draws = Draws(draw)
     domain = converter.domain if domain is None else domain
     options = converter.overloads()
-    op = overload or (draws(st.sampled_from(options), "overload") if len(options) > 1 else options[0])
+    op = overload or (draws(sampled(options), "overload") if len(options) > 1 else options[0])
     arguments = _arguments(draws, domain, op, dtype, bounds or Bounds())
     for relation in domain.relations:
         draws.subject = relation.name
@@ -106,9 +115,9 @@ def _has_axis(spec: Spec) -> bool:
 
 @st.composite
 def _layouts(draw: st.DrawFn, facts: TensorFacts) -> Layout:
-    kind = draw(st.sampled_from(("contiguous", "contiguous", "permuted", "sliced", "offset", "expanded")))
+    kind = draw(sampled(("contiguous", "contiguous", "permuted", "sliced", "offset", "expanded")))
     if kind == "permuted" and facts.rank > 1:
-        order = tuple(draw(st.permutations(range(facts.rank))))
+        order = tuple(draw(permutations(facts.rank)))
         return Layout(kind, order) if order != tuple(range(facts.rank)) else Layout()
     if kind == "expanded":
         axes = tuple(axis for axis, size in enumerate(facts.shape) if size not in (0, 1))[:1]

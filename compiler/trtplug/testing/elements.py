@@ -10,6 +10,7 @@ import torch
 from hypothesis import strategies as st
 
 from trtplug.testing.drawn import static_shape
+from trtplug.testing.strategies import integers, sampled
 from trtplug_registry import TensorFacts
 
 KINDS = ("distinct", "ordinary", "edges", "positive")
@@ -102,12 +103,12 @@ def _within(value: Any, values: tuple[float, float] | None) -> bool:
 @st.composite
 def fills(draw: st.DrawFn, facts: TensorFacts, place: str) -> Fill:
     """How to fill one tensor."""
-    kind = draw(st.sampled_from(("distinct", "ordinary", "edges", "edges")), label=f"{place}: kind of values")
-    seed = draw(st.integers(0, 999), label=f"{place}: seed")
+    kind = draw(sampled(("distinct", "ordinary", "edges", "edges")), label=f"{place}: kind of values")
+    seed = draw(integers(0, 999), label=f"{place}: seed")
     if kind != "edges":
         return Fill(kind, seed)
     options = [value for value in edges(facts.dtype) if _within(value, facts.values)] if facts.dtype in _EDGED else []
-    mixed = draw(st.lists(st.sampled_from(options), min_size=1, max_size=4), label=f"{place}: edges") if options else []
+    mixed = draw(st.lists(sampled(options), min_size=1, max_size=4), label=f"{place}: edges") if options else []
     return Fill(kind, seed, tuple(mixed))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
+from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from trtplug.testing.drawn import DrawnCall, static_shape
@@ -205,7 +206,7 @@ class GraphWriter:
 def _module(root: torch.nn.Module, graph: Graph, outputs: Sequence[Node]) -> GraphModule:
     end = graph.output(tuple(outputs))
     end.meta["val"] = tuple(output.meta["val"] for output in outputs)
-    return GraphModule(root, graph)
+    return _LazyGraphModule(root, graph)  # mostly it is converted and never run: its code is written at the first call
 
 
 def allowed_results(converter: Converter) -> tuple[int, ...] | None:

@@ -17,8 +17,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from trtplug.convert import convert
 from trtplug.testing.building import why_unbuildable
-from trtplug.testing.cases import can_be_dynamic, one_of_each_kind
-from trtplug.testing.drawing import dtypes_of
+from trtplug.testing.cases import can_be_dynamic
+from trtplug.testing.drawing import dtypes_of, one_of_each_kind
 from trtplug.testing.equality import agrees_dynamically, check_dynamic, check_instance, equals_eager
 from trtplug.testing.errors import LawViolationError
 from trtplug.testing.graphs import Instance, batch_graph

@@ -20,12 +20,13 @@ class Profile:
         points: random sizes between min and max that each of these is run at, besides min, opt and max.
         builds: most engines built for one converter and dtype, over all laws.
         forced: calls forced past one restriction before it counts as needless.
-        every_dtype: whether symbolic sizes are tried for every dtype, and not for one float, one integer and bool only:
-            law 1 has tried the values of each.
+        every_dtype: whether symbolic sizes are tried and built for every dtype, and not for one float, one integer and
+            bool only: law 1 has tried the values of each, and law 3 builds static calls of each.
         derandomize: whether every run draws the same.
         seeded: whether what is drawn depends on the converter and dtype alone, and not on the laws' own source too: for
             findings that are recorded.
         shrink: whether what fails is made small.
+        in_vain: draws of which not one was taken, after which there is no point in going on.
         run: most examples of one run of Hypothesis. After ten it mostly varies the values of those that it has drawn,
             so that more of them than that are new calls only where there are several runs.
         seconds: after which a law stops drawing, having tried at least one example.
@@ -42,6 +43,7 @@ class Profile:
     derandomize: bool = True
     seeded: bool = False
     shrink: bool = True
+    in_vain: int = 24
     run: int = 24
     seconds: float = math.inf
 
@@ -71,6 +73,7 @@ NIGHTLY = Profile(
     forced=60,
     every_dtype=True,
     derandomize=False,
+    in_vain=80,
     run=10,
 )
 PROFILES = {profile.name: profile for profile in (CI, NIGHTLY)}

@@ -42,9 +42,6 @@ SEED = 0x7A8C5DB21B520818220397D0D1DD061BF3230F51E86DB6716BBF40C269CAAC0E265EAF0
 MOST_REFUSED = 0.6
 """A domain of whose drawn calls eager refuses a larger share does not describe well-formed calls."""
 
-MOST_IN_VAIN = 40
-"""Draws of which not one was taken, after which there is no point in going on."""
-
 
 @dataclasses.dataclass
 class Tally:
@@ -129,7 +126,7 @@ class Trial:
                 check(data)
             except UnsatisfiedAssumption:
                 self.tally.in_vain += 1
-                if self.tally.in_vain > MOST_IN_VAIN and not self.tally.tried:
+                if self.tally.in_vain > self.profile.in_vain and not self.tally.tried:
                     raise EnoughError from None
                 raise
             except LawViolationError:
@@ -239,6 +236,7 @@ class Trial:
         try:
             return call_graph(well.call, well.tensors, constants, allowed_results(self.converter))
         except EAGER_ERRORS:
+            self.tally.tried -= 1
             return reject()
 
     # --- converting and running -----------------------------------------------------------------------------------

@@ -71,11 +71,13 @@ class PluginManager:
     Args:
         block: names of plugins that are not even imported.
         strict: raise `PluginError` where a plugin would be disabled with a `PluginWarning`.
+        only_executors: ask them for nothing else, for engines that are finished: checking converters takes far longer.
     """
 
-    def __init__(self, *, block: Iterable[str] = (), strict: bool = False) -> None:
+    def __init__(self, *, block: Iterable[str] = (), strict: bool = False, only_executors: bool = False) -> None:
         self.block = frozenset(block)
         self.strict = strict
+        self.only_executors = only_executors
         self._plugins: dict[str, Plugin] = {}
         self._blocked: set[str] = set()
 
@@ -178,7 +180,8 @@ class PluginManager:
         loaded = None
         try:
             loaded = plugin() if lazy else plugin
-            brought = _ask(loaded, name, built_in=built_in)
+            hook = _hooks(loaded, name)
+            brought = _executors(hook, name) if self.only_executors else _ask(hook, name, built_in=built_in)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything at import, SystemExit included
@@ -223,8 +226,8 @@ def _check_converters(converters: Iterable[Converter]) -> None:
         rivals.append(item)
 
 
-def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
-    """What one plugin brings, validated and stamped with its name."""
+def _hooks(plugin: Any, name: str) -> Any:
+    """The hooks of one plugin, which states the right contract."""
     contract = getattr(plugin, CONTRACT_NAME, None)
     if contract is None:
         raise PluginError(f"it does not state its contract version; add: trtplug_contract = {CONTRACT}")
@@ -234,7 +237,23 @@ def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name)
     manager.check_pending()
-    hook = manager.hook
+    return manager.hook
+
+
+def _executors(hook: Any, name: str) -> dict[str, Any]:
+    executors = _declared(hook.trtplug_executors(), Executor, "trtplug_executors")
+    _check_names("executors", executors)
+    return {"executors": tuple(dataclasses.replace(item, plugin=name) for item in executors)}
+
+
+def _check_names(kind: str, items: Iterable[Any]) -> None:
+    names = [item.name for item in items]
+    for twice in sorted({name for name in names if names.count(name) > 1}):
+        raise PluginError(f"it has two {kind} named {twice!r}")
+
+
+def _ask(hook: Any, name: str, *, built_in: bool) -> dict[str, Any]:
+    """What one plugin brings, validated and stamped with its name."""
     stamp = {"plugin": name}
     converters = _declared(hook.trtplug_converters(), Converter, "trtplug_converters")
     _check_converters(converters)
@@ -242,10 +261,7 @@ def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
         hook.trtplug_lowering_passes(), (LoweringPass, DisablePass, OrderPasses), "trtplug_lowering_passes"
     )
     passes = [item for item in brought if isinstance(item, LoweringPass)]
-    executors = _declared(hook.trtplug_executors(), Executor, "trtplug_executors")
-    for kind, names in (("lowering passes", [p.name for p in passes]), ("executors", [e.name for e in executors])):
-        for twice in sorted({name for name in names if names.count(name) > 1}):
-            raise PluginError(f"it has two {kind} named {twice!r}")
+    _check_names("lowering passes", passes)
     examples = _declared(hook.trtplug_examples(), Example, "trtplug_examples")
     decompositions: dict[OpOverload, Callable[..., Any]] = {}
     for mapping in hook.trtplug_decompositions():
@@ -259,7 +275,7 @@ def _ask(plugin: Any, name: str, *, built_in: bool) -> dict[str, Any]:
         "converters": tuple(dataclasses.replace(item, **stamp, built_in=built_in) for item in converters),
         "passes": tuple(_stamped(item, name) for item in passes),
         "pass_choices": tuple(_stamped_choice(item, name) for item in brought if not isinstance(item, LoweringPass)),
-        "executors": tuple(dataclasses.replace(item, **stamp) for item in executors),
+        **_executors(hook, name),
         "examples": tuple(dataclasses.replace(item, **stamp) for item in examples),
         "decompositions": types.MappingProxyType(decompositions),
     }

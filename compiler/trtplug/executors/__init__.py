@@ -66,7 +66,7 @@ def installed_executor(name: str, device: str = "", like: str = "") -> Executor:
         name: as in `pick_executor`.
         device: the type of device that inputs are on; where that is not known, the one of the executor called `like`.
     """
-    manager = PluginManager()
+    manager = PluginManager(only_executors=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)
         manager.load_entry_points()

@@ -46,6 +46,7 @@ _SAME = frozenset(
 )
 """Ops whose elements are those of their first argument (or of the tensors in it), perhaps in another dtype."""
 
+_ARITHMETIC = frozenset({aten.add, aten.sub, aten.rsub, aten.mul})
 _LIMITED = {
     aten.clamp: ("min", "max"),
     aten.clamp_min: ("min", ""),
@@ -54,6 +55,9 @@ _LIMITED = {
     aten.maximum: ("other", ""),
 }
 """For ops that keep elements within limits: the arguments that are the lower and the upper one."""
+
+
+_READ = _SAME | _ARITHMETIC | _LIMITED.keys() | {aten.neg, aten.cumsum, aten.where, aten.masked_fill}
 
 
 class BoundsBook:
@@ -74,9 +78,32 @@ class BoundsBook:
         if isinstance(value.meta.get("val"), torch.SymInt):
             return _of_size(value.meta["val"])
         if value not in self._known:
-            self._known[value] = None  # while it is being found
-            self._known[value] = self._rounded(value, self._find(value))
+            self._find_below(value)
         return self._known[value]
+
+    def _find_below(self, node: fx.Node) -> None:
+        """Finds what a node is computed from before the node, however deep that is."""
+        waiting = [node]
+        while waiting:
+            last = waiting[-1]
+            if last in self._known and self._known[last] is not None:
+                waiting.pop()
+                continue
+            below = [] if last in self._known else [item for item in self._read(last) if item not in self._known]
+            self._known[last] = None  # while it is being found
+            waiting += below
+            if not below:
+                self._known[last] = self._rounded(last, self._find(last))
+                waiting.pop()
+
+    def _read(self, node: fx.Node) -> list[fx.Node]:
+        """The calls that `_find` may ask about."""
+        tensor = tensor_of(node)
+        if getattr(node.target, "overloadpacket", None) not in _READ or (
+            tensor is not None and tensor.dtype == torch.bool
+        ):
+            return []
+        return [source for source in node.all_input_nodes if source.op == "call_function"]
 
     def _find(self, node: fx.Node) -> Bounds | None:
         tensor = tensor_of(node)
@@ -112,7 +139,7 @@ class BoundsBook:
         if packet is aten.neg:
             bounds = self.of(node.args[0])
             return None if bounds is None else (-bounds[1], -bounds[0])
-        if packet not in (aten.add, aten.sub, aten.rsub, aten.mul) or len(node.args) < 2:
+        if packet not in _ARITHMETIC or len(node.args) < 2:
             return None
         one, other = self.of(node.args[0]), self.of(node.args[1])
         if one is None or other is None:

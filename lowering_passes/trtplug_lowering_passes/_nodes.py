@@ -12,6 +12,8 @@ from torch import fx
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
+from trtplug_registry import free_name
+
 ORIGIN = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")
 """The metadata that says which part of the model a node comes from."""
 
@@ -187,14 +189,6 @@ def constant_made_of(
     """A `new_constant` that was computed from that of `source` (and of `others`), and is named after it."""
     stem = str(source.target).replace(".", "_").removeprefix("folded_")
     return new_constant(graph_module, place, f"folded_{stem}{suffix}", value, folded_from(source, *others))
-
-
-def free_name(module: torch.nn.Module, name: str) -> str:
-    candidate, count = name, 0
-    while hasattr(module, candidate):
-        count += 1
-        candidate = f"{name}_{count}"
-    return candidate
 
 
 def drop_unread(graph_module: fx.GraphModule, nodes: Iterable[Any]) -> None:

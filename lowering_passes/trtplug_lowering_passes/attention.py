@@ -266,7 +266,7 @@ class _Attention:
         node.meta = {**place.meta}
         if self.safe:
             node.meta[SEES_KEYS] = True
-        reads_memory = any(item.target in _MEMORY_READERS for item in place.graph.nodes)
+        reads_memory = any(place.graph.find_nodes(op="call_function", target=op) for op in _MEMORY_READERS)
         result = call_before(place, aten.contiguous.default, node) if reads_memory or reaches_output(place) else node
         sources = place.all_input_nodes
         replace(place, result)

@@ -9,8 +9,8 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from trtplug_lowering_passes._nodes import constant_of, folded_from, free_name
-from trtplug_registry import lowering_pass, reaches_output
+from trtplug_lowering_passes._nodes import constant_of, folded_from
+from trtplug_registry import free_name, lowering_pass, reaches_output
 
 aten = torch.ops.aten
 

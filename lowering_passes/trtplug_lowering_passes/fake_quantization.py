@@ -63,15 +63,18 @@ def spell_out_fake_quantization(graph_module: fx.GraphModule) -> bool:
     zero points that are no integers, and what the mask for gradients is read of.
     """
     found = [node for node in calls(graph_module.graph) if node.target in _PER_TENSOR | _PER_CHANNEL]
-    changed = False
+    unread: list[fx.Node] = []
     for node in found:
+        inputs = node.all_input_nodes
         reason = _spell_out(graph_module, node)
         if reason:
             decline(graph_module, "fake-quantization", reason)
         else:
             applied(graph_module, "fake-quantization")
-            changed = True
-    return changed
+            unread += inputs
+    if unread:
+        drop_unread(graph_module, unread)
+    return bool(unread)
 
 
 def _spell_out(graph_module: fx.GraphModule, node: fx.Node) -> str:
@@ -91,13 +94,12 @@ def _spell_out(graph_module: fx.GraphModule, node: fx.Node) -> str:
     if isinstance(parameters, str):
         return parameters
     quantize, dequantize = _pair("channel" if node.target in _PER_CHANNEL else "tensor")
-    rest, inputs = (*parameters, low, high, torch.int8), node.all_input_nodes
+    rest = (*parameters, low, high, torch.int8)
     steps = _steps(graph_module, end, quantize, source, rest)
     replace(end, call_before(end, dequantize, steps, *rest, out_dtype=result.dtype))
     for user in list(node.users):
         node.graph.erase_node(user)  # the mask, which nobody reads
     erase_unused(node)
-    drop_unread(graph_module, inputs)
     return ""
 
 

@@ -58,7 +58,7 @@ from trtplug_registry.relations import (
     same_shape,
     tensors_in,
 )
-from trtplug_registry.rules import Match, RewriteRule, rewrite_rule, rule_pass
+from trtplug_registry.rules import Match, RewriteRule, free_name, rewrite_rule, rule_pass
 from trtplug_registry.selection import Selection, overloads_named
 from trtplug_registry.specs import (
     ALL,
@@ -161,6 +161,7 @@ __all__ = [
     "describe_value",
     "dims",
     "distinct_axes",
+    "free_name",
     "has_data_dependent_shape",
     "hookimpl",
     "index_into",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any
 
@@ -22,9 +23,12 @@ _AT_TIMES = frozenset(
 
 def may_be_view(target: Any) -> bool:
     """Whether a call's result may share memory with its arguments: always by its schema, or at times."""
-    if not isinstance(target, OpOverload):
-        return True
-    schema = target._schema
+    return _op_may_be_view(target) if isinstance(target, OpOverload) else True
+
+
+@functools.cache
+def _op_may_be_view(op: OpOverload) -> bool:
+    schema = op._schema
     return any(item.alias_info is not None for item in schema.returns) or schema.name in _AT_TIMES
 
 

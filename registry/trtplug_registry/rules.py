@@ -67,13 +67,12 @@ class Match:
     def buffer(self, name: str, value: torch.Tensor) -> fx.Proxy:
         """A new constant of the graph, for the replacement, which alone may ask for it. `name` is a wish."""
         assert self._writer is not None
-        free, count = name, 0
-        while hasattr(self.graph_module, free):
-            free, count = f"{name}_{count}", count + 1
+        free = free_name(self.graph_module, name)
         self.graph_module.register_buffer(free, value)
         first = self.nodes[0]
         with first.graph.inserting_before(next(iter(first.graph.nodes))):
             node = first.graph.create_node("get_attr", free)
+        self._writer.made.add(node)
         mode = self._writer.mode
         node.meta["val"] = value if mode is None else mode.from_tensor(value, static_shapes=True)
         return fx.Proxy(node, self._writer)
@@ -123,8 +122,7 @@ class RewriteRule:
         place = _place(match)
         if place is None:
             return "its results are read before all of its arguments exist"
-        graph, buffers = match.graph_module.graph, set(match.graph_module._buffers)
-        before = set(graph.nodes)
+        graph = match.graph_module.graph
         mode = _fake_mode(match.nodes)
         writer = _Writer(graph, match.outputs[0], mode)
         match = dataclasses.replace(match, _writer=writer)
@@ -134,17 +132,17 @@ class RewriteRule:
                 results = self._call(self.replace, match, proxies)
             results = fx.node.map_aggregate(results, lambda item: item.node if isinstance(item, fx.Proxy) else item)
             results = tuple(results) if isinstance(results, tuple | list) else (results,)
-            reason = _unfaithful(match, results, before)
+            reason = _unfaithful(match, results, writer.made)
         except SpecializedError:
             reason = "the replacement would hold for some sizes only"
         if reason:
-            for node in reversed([node for node in graph.nodes if node not in before]):
+            for node in sorted(writer.made, reverse=True):
                 graph.erase_node(node)
-            for name in set(match.graph_module._buffers) - buffers:
-                delattr(match.graph_module, name)
+                if node.op == "get_attr":
+                    delattr(match.graph_module, str(node.target))
             return reason
         for old, new in zip(match.outputs, results, strict=True):
-            old.replace_all_uses_with(new, lambda user: user in before)
+            old.replace_all_uses_with(new, lambda user: user not in writer.made)
         for node in reversed(match.nodes):
             if not node.users:
                 graph.erase_node(node)
@@ -268,12 +266,26 @@ class _Rules:
 # --- applying ---------------------------------------------------------------------------------------------------------
 
 
+def free_name(module: torch.nn.Module, name: str) -> str:
+    """An attribute's name that is not taken: the wish, or it with a number, found by halving where many are taken."""
+    if not hasattr(module, name):
+        return name
+    taken, free = 0, 1
+    while hasattr(module, f"{name}_{free}"):
+        taken, free = free, 2 * free
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        taken, free = (middle, free) if hasattr(module, f"{name}_{middle}") else (taken, middle)
+    return f"{name}_{free}"
+
+
 class _Writer(fx.proxy.GraphAppendingTracer):
     """Writes calls into the graph, with their fake values and the origin of what they replace."""
 
     def __init__(self, graph: fx.Graph, origin: fx.Node, mode: FakeTensorMode | None) -> None:
         super().__init__(graph)
         self.mode = mode
+        self.made: set[fx.Node] = set()
         self.origin = {key: origin.meta[key] for key in _ORIGIN if key in origin.meta}
 
     def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> fx.Node:
@@ -283,6 +295,7 @@ class _Writer(fx.proxy.GraphAppendingTracer):
                 " or aten.sym_size.int(x, axis) for a size in the graph"
             )
         node = super().create_node(kind, target, args, kwargs, *more, **named)
+        self.made.add(node)
         with torch.no_grad(), self.mode or contextlib.nullcontext():
             value = target(*_vals(node.args), **_vals(dict(node.kwargs)))
         node.meta = {**self.origin, "val": value}
@@ -339,7 +352,7 @@ def _fake_mode(nodes: Sequence[fx.Node]) -> FakeTensorMode | None:
     return None
 
 
-def _unfaithful(match: Match, results: tuple[Any, ...], before: set[fx.Node]) -> str:
+def _unfaithful(match: Match, results: tuple[Any, ...], made: set[fx.Node]) -> str:
     """Why the replacement's results may not stand for the pattern's, or ""."""
     if len(results) != len(match.outputs):
         raise DeclarationError(f"a replacement returned {len(results)} results for {len(match.outputs)}")
@@ -350,7 +363,7 @@ def _unfaithful(match: Match, results: tuple[Any, ...], before: set[fx.Node]) ->
         if was != now:
             return "the replacement has another shape, dtype or device"
         root = _root(new, may_be_view)
-        if root in before and root is not _root(old, is_view) and reaches_output(old):
+        if root not in made and root is not _root(old, is_view) and reaches_output(old):
             return "the graph returns its result, which must be fresh memory"
     return ""
 

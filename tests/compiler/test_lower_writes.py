@@ -193,3 +193,18 @@ def test_what_cannot_be_written_back_is_retraced():
         lowered = lower(trace(model, (torch.randn(2, 4),)), registry_of(), strict=True)
         assert lowered.passes[0].id == "lower:retrace"
         assert_runs_as(lowered, model, torch.randn(2, 4))
+
+
+def test_hundreds_of_writes_to_one_tensor():
+    class Series(nn.Module):
+        def forward(self, x):
+            total = x.clone()
+            before = total[0]
+            for step in range(400):
+                total.add_(step)
+            return total, before + 1
+
+    program = trace(Series(), (torch.zeros(2, 3),))
+    lowered = lower(program, registry_of())
+    assert lowered.passes[0].id == "lower:lift"
+    assert_runs_as(lowered, Series(), torch.randn(2, 3))

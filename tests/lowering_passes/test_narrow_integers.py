@@ -11,6 +11,7 @@ import trtplug
 from trtplug.lowering import lower
 from trtplug.lowering.lift import lift
 from trtplug_lowering_passes import fold_constants, narrow_integers, promote_types, remove_no_ops_early
+from trtplug_lowering_passes._bounds import BoundsBook
 from trtplug_registry import take_notes
 
 X = torch.randn(5, 4)
@@ -141,3 +142,18 @@ def test_in_an_engine():
     for length in (2, 5, 64):
         x = torch.randn(length, 4)
         torch.testing.assert_close(compiled(x), module(x))
+
+
+def test_bounds_of_what_is_computed_in_thousands_of_steps():
+    graph = torch.fx.Graph()
+    node = graph.call_function(torch.ops.aten.full.default, ([2], 1))
+    node.meta["val"] = torch.empty(2, device="meta")
+    first = node
+    for _ in range(3000):
+        node = graph.call_function(torch.ops.aten.add.Tensor, (node, 1))
+        node = graph.call_function(torch.ops.aten.sub.Tensor, (node, first))
+    for each in graph.nodes:
+        each.meta["val"] = first.meta["val"]
+    book = BoundsBook(torch.fx.GraphModule(torch.nn.Module(), graph))
+    assert book.of(node) == (1.0, 1.0)
+    assert book.of(first.next) == (2.0, 2.0)

@@ -12,7 +12,7 @@ from torch.export import Dim
 
 from trtplug.lowering.lift import lift
 from trtplug.testing import check_pass
-from trtplug_registry import DeclarationError, RewriteRule, rewrite_rule, rule_pass, take_notes
+from trtplug_registry import DeclarationError, RewriteRule, free_name, rewrite_rule, rule_pass, take_notes
 from trtplug_registry.fingerprint import fingerprint
 
 aten = torch.ops.aten
@@ -396,3 +396,11 @@ def test_rules_are_fingerprinted_by_what_they_do():
 
     assert of(1) == of(1)
     assert len({of(1), of(2), of(1, aten.exp.default)}) == 3
+
+
+def test_a_free_name_is_found_among_thousands():
+    module = torch.nn.Module()
+    assert free_name(module, "scale") == "scale"
+    for _ in range(1000):
+        module.register_buffer(free_name(module, "scale"), torch.zeros(1))
+    assert {*module._buffers} == {"scale", *(f"scale_{place}" for place in range(1, 1000))}

@@ -28,7 +28,7 @@ from trtplug.partition import link
 from trtplug.report import CompilationReport, NodeRecord
 from trtplug.turns import tracing_turn
 from trtplug.versions import versions
-from trtplug_registry import Reason, ReasonCode
+from trtplug_registry import Reason, ReasonCode, free_name
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _name(node: fx.Node) -> str:
 
 
 def _freeze(graph_module: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> None:
-    name = graphs.free_attribute(graph_module, f"state_{node.name}")
+    name = free_name(graph_module, f"state_{node.name}")
     graphs.assign(graph_module, name, value.detach())
     with graph_module.graph.inserting_before(node):
         constant = graph_module.graph.create_node("get_attr", name)

@@ -51,6 +51,8 @@ def find_aliases(graph_module: fx.GraphModule) -> Aliases:
             continue
         source = _source(node, told)
         if source is not None and source in found.base:
+            if graphs.is_mutable(source.target):  # another name for what it writes to; a chain of them stays short
+                source = found.parent.get(source, source)
             several = node.target is operator.getitem and source in found.parent
             found.parent[node] = found.parent[source] if several else source
         base = found.base[node] = node if source is None else found.base.get(source, node)

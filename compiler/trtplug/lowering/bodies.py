@@ -9,6 +9,7 @@ from torch import fx
 from torch._ops import HigherOrderOperator
 
 from trtplug.lowering import graphs
+from trtplug_registry import free_name
 
 
 def lower_bodies(graph_module: fx.GraphModule, lower: Callable[[fx.GraphModule], object]) -> None:
@@ -25,7 +26,7 @@ def lower_bodies(graph_module: fx.GraphModule, lower: Callable[[fx.GraphModule],
         lower(body)
         _restore_output(body, kind)
         body.recompile()
-        name = graphs.free_attribute(graph_module, node.name)
+        name = free_name(graph_module, node.name)
         graph_module.add_module(name, body)
         node.target = name
 

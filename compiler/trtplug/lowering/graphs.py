@@ -10,6 +10,8 @@ from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from trtplug_registry import free_name
+
 _ORIGIN = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")
 """Metadata that says where a node comes from; a node that replaces another inherits it."""
 
@@ -121,15 +123,6 @@ def assign(module: torch.nn.Module, path: str, value: Any) -> None:
         setattr(module, last, value)
 
 
-def free_attribute(module: torch.nn.Module, name: str) -> str:
-    """A top-level attribute name that is not taken."""
-    candidate, count = name, 0
-    while hasattr(module, candidate):
-        count += 1
-        candidate = f"{name}_{count}"
-    return candidate
-
-
 def inline(
     graph_module: fx.GraphModule,
     inner: fx.GraphModule,
@@ -156,7 +149,7 @@ def inline(
             if node.op == "output":
                 return fx.node.map_arg(node.args[0], lambda item: image[item])
             if node.op == "get_attr":
-                name = free_attribute(graph_module, f"{prefix}{node.target}".replace(".", "_"))
+                name = free_name(graph_module, f"{prefix}{node.target}".replace(".", "_"))
                 assign(graph_module, name, attribute(inner, node.target))
                 new = graph.create_node("get_attr", name, name=f"{prefix}{node.name}")
             else:

@@ -30,7 +30,7 @@ from trtplug_registry import Converter, Registry, unknown_name
 
 MOST_USERS = 3
 """A helper that many converters share is tried with this many of them."""
-MOST_OTHERS = 20
+MOST_OTHERS = 6
 """And what survives, where that is asked for, with so many others."""
 TOGETHER = 4
 """Functions that a process tries one after the other: neighbours share converters, and so what was drawn of them."""
@@ -137,12 +137,12 @@ def outcomes(
                 outcome = Outcome(unit.name, mutant.id, mutant.where)
                 trying(outcome)
                 killer = killed_by(mutant, users, judges)
+                if not killer and choice.tests:
+                    killer = killed_by_tests(mutant, users[0], _about(unit.function, choice.tests))
                 if not killer and choice.thorough and not mutant.row:
                     killer = killed_by(mutant, unit.more[:MOST_OTHERS], judges)
                 if not killer and choice.thorough:
                     killer = killed_by(mutant, users, thorough)
-                if not killer and choice.tests:
-                    killer = killed_by_tests(mutant, users[0], _about(unit.function, choice.tests))
                 yield dataclasses.replace(outcome, killed_by=killer)
 
 

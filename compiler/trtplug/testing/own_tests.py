@@ -5,24 +5,58 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
+import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 
 from trtplug.testing.mutants import Mutant, base_of
 from trtplug_registry import Converter
 
-OPTIONS = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist")
+OPTIONS = ("-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist")
+
+
+PATIENCE = 120
+"""Seconds after which a mutant counts as killed: the tests hang."""
 
 
 def killed_by_tests(mutant: Mutant, user: Converter, tests: Sequence[str]) -> str:
-    """The name of a test that fails with a mutant, if one does, or "". It runs in this process, which is spoilt by it.
+    """The name of a test that fails with a mutant, in a process of its own; "" where none does.
 
     Args:
         mutant: to be killed.
         user: a converter that uses the changed function.
         tests: files and folders, as pytest takes them.
+
+    Raises:
+        RuntimeError: pytest does not get as far as a test.
     """
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if not pid:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(PATIENCE)
+        status = 1
+        try:
+            with mutant.applied(user), _declared(mutant, user):
+                os.write(write_end, _first_failure(tests).encode() + b"\n")
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(write_end)
+    with os.fdopen(read_end) as said:
+        answer = said.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status > 0:
+        raise RuntimeError(f"pytest does not run: {' '.join(tests)}")
+    return answer.strip() if status == 0 else f"the tests' process ended with {status}"
+
+
+def _first_failure(tests: Sequence[str]) -> str:
     import pytest
 
     failed: list[str] = []
@@ -32,9 +66,11 @@ def killed_by_tests(mutant: Mutant, user: Converter, tests: Sequence[str]) -> st
             if report.failed:
                 failed.append(report.nodeid)
 
-    with mutant.applied(user), _declared(mutant, user), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()):
         status = pytest.main([*OPTIONS, *tests], plugins=[Watch()])
-    return failed[0] if failed else "" if status in (0, pytest.ExitCode.NO_TESTS_COLLECTED) else f"pytest: {status}"
+    if not failed and status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise RuntimeError(f"pytest ends with {status!r}")
+    return failed[0] if failed else ""
 
 
 def tests_pass(tests: Sequence[str]) -> bool:

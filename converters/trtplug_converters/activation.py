@@ -35,6 +35,7 @@ from trtplug_registry import (
 
 aten = torch.ops.aten
 
+HARD_SIGMOID = {"alpha": 1 / 6, "beta": 0.5}
 SOFTPLUS = {"alpha": 1.0, "beta": 1.0}
 SELU = {"alpha": 1.6732632423543772848170429916717, "beta": 1.0507009873554804934193349852946}
 
@@ -93,7 +94,7 @@ def hardsigmoid(ctx: Any, self: Any) -> Any:
 
     One activation layer: x / 6 + 1 / 2, clipped to 0 … 1.
     """
-    return ctx.activation("HARD_SIGMOID", self, alpha=1 / 6, beta=0.5)
+    return ctx.activation("HARD_SIGMOID", self, **HARD_SIGMOID)
 
 
 # --- several layers -----------------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ INFINITE = (
 )
 MODERATE = 2.0
 """Elements are drawn up to here, and scales up to 1, so that scores stay where halves resolve them."""
+SEEN, UNSEEN = 0.0, -math.inf
+"""What is added to the score of a key that a query looks at, and of one that it does not."""
 ROUNDED = "scores are rounded to halves before the exponential, which eager's fused kernel keeps in float32"
 
 
@@ -62,8 +64,6 @@ def attends() -> Relation:
             inner = [*batch[:-1], heads]
         else:
             inner = batch
-            if call["enable_gqa"] and choose.boolean():  # of matrices eager takes it where there is nothing to compute
-                call["query"] = query = query._replace(shape=(0, width))
         call["key"] = query._replace(shape=(*inner, keys, width))
         call["value"] = query._replace(shape=(*inner, keys, values))
         mask = call["attn_mask"]
@@ -93,10 +93,16 @@ def heads_to_repeat() -> Relation:
     """Heads that are shared are there."""
 
     def holds(call: Call) -> bool:
-        shared = [call[name].shape[-3] for name in ("key", "value") if call["enable_gqa"] and call[name].rank > 2]
+        if not call["enable_gqa"]:
+            return True
+        if min(call[name].rank for name in ("query", "key", "value")) < 3:
+            return False
+        shared = [call[name].shape[-3] for name in ("key", "value")]
         return all((size.bounds()[0] if isinstance(size, SymbolicSize) else size) > 0 for size in shared)
 
-    return Relation("heads to share", ("enable_gqa", "key", "value"), holds, because="no element of an empty axis")
+    return Relation(
+        "heads to share", ("enable_gqa", "query", "key", "value"), holds, because="no element of an empty axis"
+    )
 
 
 OPERAND = Tensor(
@@ -145,7 +151,7 @@ def attention(
     dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor``: softmax(scale * query
     key^T + mask) value; a query that may look at no key gets 0.
     """
-    if enable_gqa and ctx.rank(query) > 2:
+    if enable_gqa:
         heads = ctx.sizes(query)[-3]
         key, value = (repeated_heads(ctx, tensor, heads) for tensor in (key, value))
     scores = ctx.matmul(scaled(ctx, query, scale), key, transpose=(False, True))
@@ -158,7 +164,7 @@ def attention(
     if attn_mask is None or ctx.node.meta.get("sees_keys") or not may_have_blind_rows(ctx, bias):
         return result
     most = ctx.reduce("MAX", bias, [-1], keepdim=True)
-    return ctx.select(ctx.elementwise("EQUAL", most, -math.inf), 0.0, result)
+    return ctx.select(ctx.elementwise("EQUAL", most, UNSEEN), 0.0, result)
 
 
 def repeated_heads(ctx: ConverterContext, tensor: NetworkTensor, heads: NetworkSize) -> NetworkTensor:
@@ -194,21 +200,21 @@ def bias_of(
 
     if is_causal:  # which excludes a mask
         row, column = places(ctx, ctx.sizes(scores)[-2:])
-        return chosen(ctx.elementwise("GREATER", column, row), -math.inf, 0.0)
+        return chosen(ctx.elementwise("GREATER", column, row), UNSEEN, SEEN)
     if mask is None:
         return None
     known = ctx.frozen(mask)
     if ctx.dtype(mask) == torch.bool:
         if known is not None:
-            return ctx.constant(torch.where(known, 0.0, -math.inf), dtype)
-        return chosen(mask, 0.0, -math.inf)
+            return ctx.constant(torch.where(known, SEEN, UNSEEN), dtype)
+        return chosen(mask, SEEN, UNSEEN)
     return ctx.cast(mask, torch.float32)
 
 
 def may_have_blind_rows(ctx: ConverterContext, bias: NetworkTensor) -> bool:
     """Whether some query may look at no key, as far as is known now."""
     known = ctx.frozen(bias)
-    return known is None or bool((known == -math.inf).all(-1).any())
+    return known is None or bool((known == UNSEEN).all(-1).any())
 
 
 CONVERTERS: tuple[Converter, ...] = (attention,)

@@ -86,7 +86,7 @@ BATCH_NORM = Domain(
     parameters_dtype(*STATISTICS),
     moderate("input", *STATISTICS),
     UNUSED,
-    input=Tensor(FLOATS, rank=(1, 8)),
+    input=Tensor(FLOATS, rank=(2, 8), because="eager takes a batch of channels"),
     weight=Optional(VECTOR),
     bias=Optional(VECTOR),
     running_mean=VECTOR,

@@ -152,16 +152,15 @@ def _extended(ctx: ConverterContext, tensor: NetworkTensor, beyond: list[int]) -
 def _group_by_group(
     ctx: ConverterContext, input: Any, weight: Any, wide: torch.dtype, windows: Windows, groups: int
 ) -> NetworkTensor:
-    """A deconvolution layer for each group, and their results side by side."""
-    channel = ctx.rank(input) - ctx.rank(weight) + 1
+    """A deconvolution layer for each group of channels, axis 1, and their results side by side."""
     each, maps = ctx.sizes(weight)[0] // groups, ctx.sizes(weight)[1]
     results = []
     for group in range(groups):
-        given = ctx.slice(input, [group * each], [each], [1], axes=[channel])
+        given = ctx.slice(input, [group * each], [each], [1], axes=[1])
         kernel = ctx.slice(weight, [group * each], [each], [1], axes=[0])
         operands = ctx.cast(given, wide), ctx.cast(kernel, wide)
         results.append(_layer(ctx, "deconvolution_nd", *operands, None, maps, windows, 1))
-    return ctx.concat(results, channel)
+    return ctx.concat(results, 1)
 
 
 # --- what a call looks like -------------------------------------------------------------------------------------------

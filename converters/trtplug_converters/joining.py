@@ -88,8 +88,7 @@ def all_alike(of: str, place: str) -> Relation:
 )
 def stack(ctx: ConverterContext, tensors: list[NetworkTensor], dim: int = 0) -> NetworkTensor:
     """``stack(Tensor[] tensors, int dim=0) -> Tensor``: an unsqueeze layer for each, and a concatenation."""
-    axis = dim % (ctx.rank(tensors[0]) + 1)
-    return ctx.concat([ctx.unsqueeze(tensor, [axis]) for tensor in tensors], axis)
+    return ctx.concat([ctx.unsqueeze(tensor, [dim]) for tensor in tensors], dim)
 
 
 # --- apart ------------------------------------------------------------------------------------------------------------
@@ -100,8 +99,7 @@ def pieces(
 ) -> tuple[NetworkTensor, ...]:
     """Consecutive pieces along an axis: a slice layer each."""
     starts = itertools.accumulate(sizes[:-1], functools.partial(ctx.size_math, "SUM"), initial=0)
-    axes = [axis % ctx.rank(tensor)]
-    return tuple(ctx.slice(tensor, [start], [size], [1], axes=axes) for start, size in zip(starts, sizes))
+    return tuple(ctx.slice(tensor, [start], [size], [1], axes=[axis]) for start, size in zip(starts, sizes))
 
 
 def equal_pieces(

@@ -38,11 +38,9 @@ ARRAY = Tensor(FLOATS, rank=(1, 8), because=FLOATS_ONLY)
 def product(ctx: ConverterContext, left: NetworkTensor, right: NetworkTensor, transposed: bool = False) -> Any:
     """Torch's matmul: a vector on the left is a row, one on the right a column; of ``right.T`` where `transposed`."""
     row, column = ctx.rank(left) == 1, ctx.rank(right) == 1
-    left = ctx.unsqueeze(left, [0]) if row else left
     right = ctx.unsqueeze(right, [1]) if column else right
     result = ctx.matmul(left, right, transpose=(False, transposed and not column))
-    rank = ctx.rank(result)
-    return ctx.squeeze(result, [rank - 2] * row + [rank - 1] * column)
+    return ctx.squeeze(result, [-2] * row + [-1] * column)
 
 
 @converter(aten.mm.default, Domain(same_dtype("self", "mat2"), dims(self="n k", mat2="k m"), self=MATRIX, mat2=MATRIX))
@@ -126,7 +124,9 @@ def linear(
 ) -> NetworkTensor:
     """``linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor``: a product with the transpose, and a sum."""
     result = product(ctx, input, weight, transposed=True)
-    return result if bias is None else ctx.elementwise("SUM", result, bias)
+    if bias is None:
+        return result
+    return ctx.elementwise("SUM", result, ctx.squeeze(bias, [0] * (ctx.rank(bias) > ctx.rank(result))))
 
 
 def _offset(left: str, right: str) -> Relation:

@@ -75,15 +75,14 @@ def slice_(
     """``slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)``:
     a slice layer along one axis; none for the whole.
     """
-    axis = dim % ctx.rank(self)
-    size = ctx.sizes(self)[axis]
+    size = ctx.sizes(self)[dim]
     first = clamped(ctx, 0 if start is None else start, size)
     last = size if end is None or (isinstance(end, int) and end == UNBOUNDED) else clamped(ctx, end, size)
     length = ctx.size_math("MAX", ctx.size_math("SUB", last, first), 0)
     if isinstance(first, int) and first == 0 and isinstance(step, int) and step == 1 and last is size:
         return self
     steps = ctx.size_math("FLOOR_DIV", ctx.size_math("SUM", length, ctx.size_math("SUB", step, 1)), step)
-    return ctx.slice(self, [first], [steps], [step], axes=[axis])
+    return ctx.slice(self, [first], [steps], [step], axes=[dim])
 
 
 def place_within(place: str, axis: str, length: str | None = None) -> Relation:

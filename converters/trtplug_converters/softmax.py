@@ -41,7 +41,7 @@ def _log_softmax_layers(ctx: ConverterContext, tensor: NetworkTensor, dim: int) 
     """x - max - log(sum(exp(x - max))), which is finite where softmax underflows to 0."""
     dtype = ctx.dtype(tensor)
     if ctx.rank(tensor) == 0:
-        return ctx.squeeze(_log_softmax_layers(ctx, ctx.unsqueeze(tensor, [0]), 0), [0])
+        return ctx.squeeze(_log_softmax_layers(ctx, ctx.unsqueeze(tensor, [0]), dim), [0])
     wide = widened(ctx, tensor)
     shifted = ctx.elementwise("SUB", wide, ctx.reduce("MAX", wide, [dim], True))
     total = ctx.reduce("SUM", ctx.unary("EXP", shifted), [dim], True)

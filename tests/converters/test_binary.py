@@ -16,6 +16,7 @@ FLOAT, HALF, INT, BOOL = (torch.ones(3, dtype=d) for d in (torch.float32, torch.
         (aten.add.Tensor, (BOOL, BOOL), "ELEMENTWISE OR"),
         (aten.add.Tensor, (HALF, 2), "ELEMENTWISE SUM"),
         (aten.add.Tensor, (HALF, 0.1), "CAST, ELEMENTWISE SUM, CAST"),
+        (aten.add.Tensor, (HALF, 2049.0), "CAST, ELEMENTWISE SUM, CAST"),
         (aten.add.Scalar, (FLOAT, 1, 3), "ELEMENTWISE SUM"),
         (aten.sub.Tensor, (2, FLOAT), "ELEMENTWISE SUB"),
         (aten.rsub.Scalar, (FLOAT, 1), "ELEMENTWISE SUB"),

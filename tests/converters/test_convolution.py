@@ -10,6 +10,8 @@ from trtplug_registry import Registry
 
 conv2d = torch.ops.aten.conv2d.default
 torch.manual_seed(0)
+transposed = torch.ops.aten.convolution.default
+LINE, LINES = torch.randn(2, 4, 5), torch.randn(4, 3, 2)
 IMAGE, KERNEL, BIAS = torch.randn(2, 3, 8, 12), torch.randn(5, 3, 4, 4), torch.randn(5)
 
 
@@ -21,6 +23,30 @@ def test_windows_that_tile_an_image_are_rows_of_a_product(layers: Any, built_in:
     assert "CONVOLUTION" not in found
     (result,) = run_op(built_in, conv2d, args)
     torch.testing.assert_close(result, conv2d(*args), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel"), [(IMAGE[:1], KERNEL), (IMAGE, KERNEL[..., :2, :2]), (IMAGE[..., :1, :], KERNEL[..., :1, :])]
+)
+def test_small_windows_that_tile_an_image(layers: Any, image: torch.Tensor, kernel: torch.Tensor) -> None:
+    assert "CONVOLUTION" not in layers(conv2d, image, kernel, None, list(kernel.shape[2:]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "constants", "bias", "found"),
+    [
+        (torch.bfloat16, ["input", "weight"], None, True),
+        (torch.bfloat16, ["weight"], None, False),
+        (torch.bfloat16, ["input", "weight"], torch.ones(3), False),
+        (torch.float32, ["input", "weight"], None, False),
+    ],
+)
+def test_a_deconvolution_of_a_constant_is_not_all_there_is_between_casts(
+    layers: Any, dtype: torch.dtype, constants: list[str], bias: torch.Tensor | None, found: bool
+) -> None:
+    args = (LINE.to(dtype), LINES.to(dtype), None if bias is None else bias.to(dtype))
+    given = layers(transposed, *args, [1], [0], [1], True, [0], 1, constants=constants)
+    assert ("ACTIVATION LEAKY_RELU" in given) == found
 
 
 @pytest.mark.parametrize(
@@ -39,10 +65,6 @@ def test_other_windows_are_a_convolution(layers: Any, args: Any) -> None:
     assert "CONVOLUTION" in layers(conv2d, *args)
 
 
-LINE, LINES = torch.randn(2, 4, 5), torch.randn(4, 3, 2)
-transposed = torch.ops.aten.convolution.default
-
-
 @pytest.mark.parametrize(
     ("args", "symbolic", "count"),
     [
@@ -57,7 +79,9 @@ transposed = torch.ops.aten.convolution.default
 def test_groups_of_a_transposed_line_are_layers_of_their_own(
     layers: Any, built_in: Registry, args: Any, symbolic: Any, count: int
 ) -> None:
-    assert layers(transposed, *args, symbolic=symbolic).count("DECONVOLUTION") == count
+    found = layers(transposed, *args, symbolic=symbolic)
+    assert found.count("DECONVOLUTION") == count
+    assert ("SLICE" in found) == (count > 1)
     (result,) = run_op(built_in, transposed, args, symbolic=symbolic)
     torch.testing.assert_close(result, transposed(*args), rtol=1e-5, atol=1e-5)
 

@@ -28,16 +28,15 @@ EMPTY = torch.zeros(0, 1, 2, dtype=torch.int32)
             aten.scatter.src, (torch.ones(2, 3, 3), 0, EMPTY, torch.zeros(0, 1, 1)), id="nothing of a smaller source"
         ),
         pytest.param(
-            aten.scaled_dot_product_attention.default,
-            (torch.ones(0, 2), torch.ones(2, 2), torch.ones(2, 4), None, 0.0, False),
-            id="heads to share, and none there",
+            aten.linear.default,
+            (torch.ones(2), torch.ones(3, 2), torch.ones(1, 3)),
+            id="a vector, and a matrix as bias",
         ),
     ],
 )
 def test_equals_eager(built_in: Registry, op: Any, args: tuple[Any, ...]) -> None:
-    kwargs = {"enable_gqa": True} if op is aten.scaled_dot_product_attention.default else {}
-    (result,) = run_op(built_in, op, args, kwargs)
-    torch.testing.assert_close(result, op(*args, **kwargs), equal_nan=True)
+    (result,) = run_op(built_in, op, args)
+    torch.testing.assert_close(result, op(*args), equal_nan=True)
 
 
 def test_refused(refusal: Callable[..., str]) -> None:
@@ -47,6 +46,8 @@ def test_refused(refusal: Callable[..., str]) -> None:
     assert not refusal(aten.pad.default, three, [2, -1], "circular")
     q, k, v = torch.ones(2, 1, 1, 2), torch.ones(2, 1, 4, 2), torch.ones(2, 1, 2, 2)
     assert "as many values as keys" in refusal(aten.scaled_dot_product_attention.default, q, k, v)
+    matrices = (torch.ones(0, 2), torch.ones(2, 2), torch.ones(2, 4))
+    assert "heads to share" in refusal(aten.scaled_dot_product_attention.default, *matrices, enable_gqa=True)
     assert "differently" in refusal(aten.clamp.default, three, math.nan)
 
 
@@ -61,3 +62,12 @@ def test_sums_of_batched_integers_stay_what_they_are() -> None:
     args = (torch.ones(3, 3, dtype=torch.int32), batches, batches.mT)
     (result,) = run_lowered_op(trtplug.registry(), aten.addbmm.default, args, {"beta": 2, "alpha": 3})
     torch.testing.assert_close(result, torch.addbmm(*args, beta=2, alpha=3))
+
+
+@pytest.mark.parametrize("inner", [0, 2])
+def test_infinitely_much_of_what_may_be_nothing(built_in: Registry, inner: int) -> None:
+    args, kwargs = (torch.ones(3, 4), torch.ones(3, inner), torch.ones(inner, 4)), {"alpha": math.inf}
+    sizes = {"symbolic": {"mat1": [1], "mat2": [0]}, "example": {"mat1": [3, 2], "mat2": [2, 4]}}
+    ranges = {"mat1": [(0, 4)], "mat2": [(0, 4)]}
+    (result,) = run_op(built_in, aten.addmm.default, args, kwargs, **sizes, ranges=ranges)
+    torch.testing.assert_close(result, aten.addmm.default(*args, **kwargs))

@@ -41,8 +41,37 @@ def test_several_indices(built_in: Registry, indices: list[Any], symbolic: Any) 
     assert torch.equal(result, aten.index.Tensor(X, indices))
 
 
+CUBE, PLACES = torch.arange(120.0).reshape(2, 3, 4, 5), torch.tensor([0, 1])
+APART = [[PLACES, PLACES, None, PLACES], [PLACES, None, PLACES], [None, PLACES, None, PLACES]]
+
+
+@pytest.mark.parametrize("indices", APART)
+def test_indices_that_are_not_side_by_side(built_in: Registry, indices: list[Any]) -> None:
+    (result,) = run_op(built_in, aten.index.Tensor, (CUBE, indices))
+    assert torch.equal(result, aten.index.Tensor(CUBE, indices))
+
+
+@pytest.mark.parametrize("indices", [*APART, [None, PLACES, PLACES], [None, None, PLACES]])
+def test_what_is_put_where_indices_are_not_side_by_side(built_in: Registry, indices: list[Any]) -> None:
+    values = -torch.rand(aten.index.Tensor(CUBE, indices).shape)
+    (result,) = run_op(built_in, aten.index_put.default, (CUBE, indices, values))
+    assert torch.equal(result, aten.index_put.default(CUBE, indices, values))
+
+
+@pytest.mark.parametrize(("places", "found"), [(PLACES, "GATHER"), (J, "GATHER")])
+def test_what_is_known_is_counted_at_once(layers: Any, places: torch.Tensor, found: str) -> None:
+    assert layers(aten.index_select.default, X, 1, places, constants=["index"]) == found
+    assert layers(aten.index.Tensor, X, [None, places], constants=["indices[1]"]) == found
+
+
+@pytest.mark.parametrize(("places", "from_its_end"), [(PLACES, False), (J, True)])
+def test_what_is_known_of_a_symbolic_axis(layers: Any, places: torch.Tensor, from_its_end: bool) -> None:
+    found = layers(aten.index.Tensor, X, [None, places], constants=["indices[1]"], symbolic={"self": (1,)})
+    assert ("SELECT" in found) == from_its_end
+
+
 def test_refuses_masks(built_in: Registry) -> None:
-    (converter,) = built_in.candidates(aten.index.Tensor)
+    converter = next(c for c in built_in.candidates(aten.index.Tensor) if c.name == "index")
     call = {"self": TensorFacts((2,), torch.float32), "indices": [TensorFacts((2,), torch.bool)]}
     assert "how many elements a mask selects" in str(converter.domain.refusal(call))
 

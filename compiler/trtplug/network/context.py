@@ -130,7 +130,7 @@ class Context:
         rank = len(tensor.shape)
         mask = 0
         for axis in axes:
-            mask |= 1 << (axis % rank)
+            mask |= 1 << axis_of(axis, rank)
         if not mask:
             return tensor
         return self.add("reduce", tensor, getattr(self.trt.ReduceOperation, op), mask, keepdim).get_output(0)
@@ -170,13 +170,13 @@ class Context:
         return self.add("shuffle", tensor, first_transpose=tuple(order)).get_output(0)
 
     def unsqueeze(self, tensor: Any, axes: Sequence[int]) -> Any:
-        axes = [axis % (len(tensor.shape) + len(axes)) for axis in axes]
+        axes = [axis_of(axis, len(tensor.shape) + len(axes)) for axis in axes]
         if not axes:
             return tensor
         return self.add("unsqueeze", tensor, self.constant(axes, torch.int64)).get_output(0)
 
     def squeeze(self, tensor: Any, axes: Sequence[int]) -> Any:
-        axes = sorted(axis % len(tensor.shape) for axis in axes)
+        axes = sorted(axis_of(axis, len(tensor.shape)) for axis in axes)
         if not axes:
             return tensor
         return self.add("squeeze", tensor, self.constant(axes, torch.int64)).get_output(0)
@@ -212,17 +212,17 @@ class Context:
             inputs[4] = fill
             attributes["mode"] = self.trt.SampleMode.FILL
         if axes is not None:
-            attributes["axes"] = tuple(axis % len(tensor.shape) for axis in axes)
+            attributes["axes"] = tuple(axis_of(axis, len(tensor.shape)) for axis in axes)
         return self.add("slice", tensor, *static, inputs=inputs, **attributes).get_output(0)
 
     def concat(self, tensors: Sequence[Any], axis: int) -> Any:
         if len(tensors) == 1:
             return tensors[0]
         rank = len(tensors[0].shape)
-        return self.add("concatenation", list(tensors), axis=axis % rank).get_output(0)
+        return self.add("concatenation", list(tensors), axis=axis_of(axis, rank)).get_output(0)
 
     def gather(self, tensor: Any, index: Any, axis: int) -> Any:
-        return self.add("gather", tensor, index, axis % len(tensor.shape)).get_output(0)
+        return self.add("gather", tensor, index, axis_of(axis, len(tensor.shape))).get_output(0)
 
     def full(self, sizes: Sequence[Any], value: Any, dtype: torch.dtype) -> Any:
         element = self.constant(value, dtype) if isinstance(value, int | float) else self.cast(value, dtype)
@@ -284,3 +284,14 @@ class Context:
 def _same(size: Any, own: Any) -> bool:
     """Whether two sizes are equal, as far as is known without running the network."""
     return size is own or (isinstance(size, int) and isinstance(own, int) and size == own)
+
+
+def axis_of(axis: int, rank: int) -> int:
+    """An axis, which counts from the end where it is negative, counted from the start.
+
+    Raises:
+        IndexError: there is no such axis.
+    """
+    if not -rank <= axis < rank:
+        raise IndexError(f"axis {axis} of a tensor of {rank} dimensions")
+    return axis % rank

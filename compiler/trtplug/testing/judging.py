@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from trtplug.convert import convert
@@ -85,7 +86,8 @@ def judges_of(registry: Registry, converter: Converter, profile: Profile | None 
             found.append(Judge(Law.EQUALS_EAGER, trial, _again(calls)))
             if why_unbuildable(trial, calls) is None:
                 building.append(Judge(Law.BUILDS, trial, _built(calls)))
-    for dtype in one_of_each_kind(dtypes) if can_be_dynamic(converter) else ():
+    narrow = (torch.bfloat16,) if torch.bfloat16 in dtypes else ()  # which more converters widen than float16
+    for dtype in dict.fromkeys((*one_of_each_kind(dtypes), *narrow)) if can_be_dynamic(converter) else ():
         trial = Trial(alone, own, dtype, profile, law=str(Law.DYNAMIC))
         if _holds(agrees_dynamically, trial) and trial.memory.dynamic:
             found.append(Judge(Law.DYNAMIC, trial, _again_dynamically(trial.memory.dynamic)))

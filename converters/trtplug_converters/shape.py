@@ -123,13 +123,17 @@ def product(ctx: ConverterContext, sizes: tuple[NetworkSize, ...]) -> NetworkSiz
         ),
         self=Tensor(),
         dim=Axis("self"),
-        sizes=ListOf(Size()),
+        sizes=ListOf(Size(), shortest=1, because={"length": "eager unflattens into one size or more"}),
     ),
 )
 def unflatten(ctx: ConverterContext, self: NetworkTensor, dim: int, sizes: list[NetworkSize]) -> NetworkTensor:
     """``unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)``: a shuffle layer."""
     own = ctx.sizes(self)
     dim %= len(own)
+    if -1 in sizes:
+        known = product(ctx, tuple(size for size in sizes if not (isinstance(size, int) and size == -1)))
+        missing = ctx.size_math("FLOOR_DIV", own[dim], known)
+        sizes = [missing if isinstance(size, int) and size == -1 else size for size in sizes]
     return ctx.reshape(self, [*own[:dim], *sizes, *own[dim + 1 :]])
 
 

@@ -16,17 +16,18 @@ import random
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import gpu_breadth
 import gpu_jobs
 
 from trtplug.testing.parity.pool import Job, Outcome, run_jobs
 
-TABLES = ("layers", "calls", "dynamic")  # of the record
+TABLES = ("layers", "calls", "dynamic", "lowered", "breadth")  # of the record
 FAMILIES = ("overhead", "models", "contexts", "tf32", "tf32-override", "attention", "attention-override", *TABLES)
 OVERRIDE = {"NVIDIA_TF32_OVERRIDE": "0"}  # of the processes of the families that end so
 TOGETHER = (
@@ -73,13 +74,22 @@ def jobs(family: str, executor: str, device: str) -> Iterator[Job]:
         for case in layer_cases():
             yield Job("trtplug.testing.parity.jobs:layer", (case, executor), 60)
     else:
-        import trtplug
-        from trtplug.testing.parity.calls import call_cases, dynamic_cases
-
-        cases = list((call_cases if family == "calls" else dynamic_cases)(trtplug.registry()))
+        cases = list(case_ids(family))
         random.Random(0).shuffle(cases)  # a run that is stopped has then seen some of everything
+        module = "gpu_breadth" if family == "breadth" else "trtplug.testing.parity.jobs"
         for case in cases:
-            yield Job(f"trtplug.testing.parity.jobs:{family}", (case, executor), 90)
+            yield Job(f"{module}:{family}", (case, executor), 90)
+
+
+def case_ids(family: str) -> Iterable[str]:
+    """Of a table of calls."""
+    import trtplug
+    from trtplug.testing import parity
+
+    if family == "breadth":
+        return gpu_breadth.breadth_cases()
+    of = {"calls": parity.call_cases, "dynamic": parity.dynamic_cases, "lowered": parity.lowered_calls}
+    return of[family](trtplug.registry())
 
 
 class Results:
@@ -112,7 +122,7 @@ def verdict(family: str, outcome: Outcome) -> str:
         return "error"
     if family == "layers":
         return str(outcome.result["verdict"])
-    if family in ("calls", "dynamic"):
+    if family in TABLES:
         return (
             "differs" if outcome.result["wrong"] else "agrees" if outcome.result["compared"] else "nothing to compare"
         )

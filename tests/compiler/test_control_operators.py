@@ -18,6 +18,7 @@ from trtplug.errors import ArtefactError
 from trtplug.lowering import lower
 from trtplug.partition import extract, partition
 from trtplug.reference.topology import Topology
+from trtplug.tf32 import PROCESS
 from trtplug.tracing import as_program
 from trtplug_registry import (
     BOOL,
@@ -176,9 +177,9 @@ class Case:
     def __post_init__(self) -> None:
         self.eager = self.program.module()
 
-    def check(self, compiled) -> None:
+    def check(self, compiled, *, rtol=1e-4, atol=1e-5) -> None:
         for args in self.inputs:
-            torch.testing.assert_close(compiled(*args), self.eager(*args), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(compiled(*args), self.eager(*args), rtol=rtol, atol=atol)
 
 
 @functools.cache
@@ -416,4 +417,5 @@ def test_tensorrt_s_conditionals_and_loops_agree_with_eager(name, dynamic):
     subject = case(name, dynamic=dynamic and MODELS[name][2] is not None, device="cuda")
     compiled = trtplug.compile(subject.program, executor="tensorrt", **WHOLE)
     assert len(compiled.report.engines) == 1
-    subject.check(compiled)
+    # of sums of seven products, one of a result of the other; 11 bits of each operand, where TensorRT rounds them to TF32
+    subject.check(compiled, **({"rtol": 2**-6, "atol": 2**-8} if PROCESS.rounds else {}))

@@ -66,6 +66,9 @@ class Context:
     def cast(self, tensor: Any, dtype: torch.dtype) -> Any:
         if self.dtype(tensor) == dtype:
             return tensor
+        value = self.frozen(tensor) if dtype is torch.bool else None
+        if value is not None and value.numel() == 1:  # so that `_decided` sees it
+            return self._network.constant(value != 0)
         return self.add("cast", tensor, trt_dtype(dtype)).get_output(0)
 
     def unary(self, op: str, tensor: Any) -> Any:

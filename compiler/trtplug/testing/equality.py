@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -171,9 +172,15 @@ def _with_sizes(data: st.DataObject, well: WellFormed) -> WellFormed:
     return WellFormed(call, {"beside": torch.zeros(shape)}, well.eager)
 
 
+MOST_ELEMENTS = 2**20
+"""Of a result that is worth trying: axes that are all repeated by the sizes of others have thousands of millions."""
+
+
 def call_at(symbolic: SymbolicCall, point: Point, fixed: Mapping[str, torch.Tensor]) -> DrawnCall | None:
     """The call at these sizes, if eager takes it there and makes of it what the graph's metadata promises."""
-    call = symbolic.at(point)
+    call, promised = symbolic.at(point), symbolic.promised(point)
+    if promised is None or any(math.prod(size or 1 for size in shape) > MOST_ELEMENTS for shape in promised):
+        return None
     for candidate in (call, call.replace_tensors(_narrow)):
         try:
             eager = run_eager(candidate, {**plain_values(candidate), **fixed})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 
 from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis.internal.conjecture import providers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Profile:
         every_dtype: whether symbolic sizes are tried and built for every dtype, and not for one float, one integer and
             bool only: law 1 has tried the values of each, and law 3 builds static calls of each.
         derandomize: whether every run draws the same.
-        seeded: whether what is drawn depends on the converter and dtype alone, and not on the laws' own source too: for
-            findings that are recorded.
+        seeded: whether what is drawn depends on the converter and dtype alone, and not on the laws' own source or what
+            else is imported too: for findings that are recorded.
         shrink: whether what fails is made small.
         in_vain: draws of which not one was taken, after which there is no point in going on.
         run: most examples of one run of Hypothesis. After ten it mostly varies the values of those that it has drawn,
@@ -60,6 +63,27 @@ class Profile:
             print_blob=False,
             verbosity=Verbosity.quiet,
         )
+
+    @contextlib.contextmanager
+    def drawing(self) -> Iterator[None]:
+        """While anything is drawn under this profile.
+
+        Hypothesis draws, now and then, a number that it has found in the source of whatever is imported at the time:
+        what is drawn would differ between two programs, and with every number that anybody writes. Where it has no such
+        function, it has no such habit.
+        """
+        found = getattr(providers, "_get_local_constants", None)
+        if not self.seeded or found is None:
+            yield
+            return
+        none = type(found())()
+        providers._get_local_constants = lambda: none
+        providers.CONSTANTS_CACHE.cache.clear()
+        try:
+            yield
+        finally:
+            providers._get_local_constants = found
+            providers.CONSTANTS_CACHE.cache.clear()
 
 
 CI = Profile("ci", calls=12, values=2, dynamic_calls=4, points=2, builds=2, forced=6)

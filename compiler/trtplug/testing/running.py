@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from trtplug.convert import convert
 from trtplug.errors import ConversionError
 from trtplug.lowering import Lifted, lower_lifted
+from trtplug.network import Network
 from trtplug.partition import extract, link, partition
 from trtplug.ranges import Range
 from trtplug.testing.drawn import DrawnCall, call_of, static_shape
@@ -155,7 +156,10 @@ def _dynamic(
 
 
 def lowered_module(
-    registry: Registry, graph_module: fx.GraphModule, ranges: Mapping[sympy.Symbol, Range]
+    registry: Registry,
+    graph_module: fx.GraphModule,
+    ranges: Mapping[sympy.Symbol, Range],
+    runner: Callable[[Network], nn.Module] | None = None,
 ) -> tuple[fx.GraphModule, tuple[Node, ...], int]:
     """A graph lowered, partitioned and converted: the module that runs it, what is left to Torch, how many blocks.
 
@@ -163,6 +167,7 @@ def lowered_module(
         registry: decides.
         graph_module: changed in place.
         ranges: of its symbols.
+        runner: makes of a block's network what runs it; on the reference executor where None.
 
     Raises:
         ConversionError: a converter fails on what it claims.
@@ -181,7 +186,8 @@ def lowered_module(
             assert found is not None
             return found
 
-        runners.append(_Runner(convert(inner, converter_of, ranges=ranges, name="block").lift()))
+        network = convert(inner, converter_of, ranges=ranges, name="block")
+        runners.append(_Runner(network.lift()) if runner is None else runner(network))
     return link(lowered.graph_module, parts, runners), parts.torch_nodes, len(parts.blocks)
 
 

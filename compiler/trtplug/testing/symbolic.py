@@ -97,19 +97,29 @@ class SymbolicCall:
         arguments = {name: size(name, value) for name, value in changed.arguments.items()}
         return DrawnCall(self.call.op, arguments, beside=changed.beside)
 
-    def promises(self, point: Point, shapes: Sequence[Sequence[int]]) -> bool:
-        """Whether the results have these shapes at these sizes, as far as the graph's metadata says.
+    def promised(self, point: Point) -> list[list[int | None]] | None:
+        """The shapes of the results at these sizes, as far as the graph's metadata says.
 
-        Of a size that depends on values it says nothing.
+        Of a size that depends on values it says nothing. None where it has no answer: a view's last size is what its
+        others leave, and of nothing nobody can say.
         """
         value = self.graph.node.meta["val"]
         every = value if isinstance(value, list | tuple) else (value,)
-        promised = [every[number].shape for number in self.graph.results]
-        return [len(shape) for shape in promised] == [len(shape) for shape in shapes] and all(
-            not free_symbols(size) <= point.keys() or evaluate(size, point) == made
-            for sizes, shape in zip(promised, shapes, strict=True)
-            for size, made in zip(sizes, shape, strict=True)
-        )
+        shapes = [every[number].shape for number in self.graph.results]
+        try:
+            return [
+                [evaluate(n, point) if free_symbols(n) <= point.keys() else None for n in shape] for shape in shapes
+            ]
+        except ZeroDivisionError:
+            return None
+
+    def promises(self, point: Point, shapes: Sequence[Sequence[int]]) -> bool:
+        """Whether the results have these shapes at these sizes, as far as the graph's metadata says."""
+        promised = self.promised(point)
+        if promised is None or [len(shape) for shape in promised] != [len(shape) for shape in shapes]:
+            return False
+        pairs = (pair for one, two in zip(promised, shapes, strict=True) for pair in zip(one, two, strict=True))
+        return all(size is None or size == made for size, made in pairs)
 
     def restrict(self, ranges: Mapping[sympy.Symbol, Range]) -> None:
         """Makes the symbols' ranges known to the graph's own metadata, as an exported program's are."""

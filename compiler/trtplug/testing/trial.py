@@ -136,7 +136,7 @@ class Trial:
                 raise EnoughError
 
         start = zlib.crc32(self.name.encode()) if self.profile.seeded else SEED
-        with single_thread(), contextlib.suppress(EnoughError, Unsatisfiable):
+        with single_thread(), self.profile.drawing(), contextlib.suppress(EnoughError, Unsatisfiable):
             for first in range(0, examples, self.profile.run):
                 drawing = self.profile.settings(min(self.profile.run, examples - first))(given(st.data())(run))
                 (seed(start + first)(drawing) if self.profile.derandomize else drawing)()

@@ -8,6 +8,7 @@ import torch
 
 from trtplug._tensorrt import library, torch_dtype, trt_dtype
 from trtplug.reference import LiftedModule, lift
+from trtplug.tf32 import PROCESS
 
 trt = library()
 
@@ -28,7 +29,8 @@ class Handmade:
 
     def __init__(self) -> None:
         self.logger = Quiet()
-        self.builder = trt.Builder(self.logger)
+        with PROCESS.making_a_builder():  # the first one of a process decides on TF32 for all others
+            self.builder = trt.Builder(self.logger)
         self.network = self.builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         self.held: list[Any] = []
         self.table: dict[str, torch.Tensor] = {}

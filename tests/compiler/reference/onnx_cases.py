@@ -67,6 +67,7 @@ def parse(model: Any, arrays: list[Any], live: set[int], logger: Any) -> tuple[A
     from onnx import numpy_helper
 
     from trtplug._tensorrt import library
+    from trtplug.tf32 import PROCESS
 
     trt = library()
     fixed = onnx.ModelProto()
@@ -75,7 +76,8 @@ def parse(model: Any, arrays: list[Any], live: set[int], logger: Any) -> tuple[A
         if place not in live:
             fixed.graph.initializer.append(numpy_helper.from_array(array, value.name))
             fixed.graph.input.remove(value)
-    builder = trt.Builder(logger)
+    with PROCESS.making_a_builder():
+        builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(fixed.SerializeToString()):

@@ -157,6 +157,9 @@ def test_softmax_of_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["bool", "added", "causal"])
 def test_attention_with_a_row_that_sees_nothing(kind: str) -> None:
+    if kind != "causal" and trt.__version__.startswith("1.4."):
+        pytest.skip("1.4 has another answer where a row sees nothing; no converter makes the layer")
+
     def build(made: Handmade) -> tuple[Any, list[torch.Tensor]]:
         torch.manual_seed(0)
         values = [torch.randn(1, 1, 8, 16, dtype=F16) for _ in range(3)]

@@ -335,18 +335,18 @@ def convolved(made: Handmade, **settings: Any) -> Any:
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
 def test_same_padding(mode: str) -> None:
     made = Handmade()
-    x = torch.randn(1, 1, 3, 3)
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
     pads = (0, 1, 0, 1) if mode == "SAME_UPPER" else (1, 0, 1, 0)
     have = made.run(convolved(made, padding_mode=getattr(trt.PaddingMode, mode)), x)
-    same(have, torch.nn.functional.conv2d(torch.nn.functional.pad(x, pads), KERNEL), 1e-6)
+    same(have, torch.nn.functional.conv2d(torch.nn.functional.pad(x, pads), KERNEL))
 
 
 def test_convolution_rounded_up_reads_zeros() -> None:
     made = Handmade()
     settings = {"padding_mode": trt.PaddingMode.EXPLICIT_ROUND_UP, "stride_nd": (2, 2)}
-    x = torch.randn(1, 1, 3, 3)
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
     want = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (0, 1, 0, 1)), KERNEL, stride=2)
-    same(made.run(convolved(made, **settings), x), want, 1e-6)
+    same(made.run(convolved(made, **settings), x), want)
 
 
 def test_deconvolution_crops_unevenly() -> None:
@@ -392,6 +392,8 @@ def test_resize_rounding(rounding: str, want: int) -> None:
 
 
 def test_grid_sample_in_three_dimensions() -> None:
+    if trt.__version__.startswith("1.4."):
+        pytest.skip("1.4 samples no volumes")
     made = Handmade()
     layer = made.network.add_grid_sample(made.input("x", F32, 1, 1, 2, 2, 2), made.input("g", F32, 1, 1, 1, 1, 3))
     layer.align_corners = True

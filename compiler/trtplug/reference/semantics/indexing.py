@@ -69,7 +69,12 @@ def scatter_elements(x: Tensor, index: Tensor, updates: Tensor, axis: int) -> Te
 
 
 def scatter_nd(x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
-    """SCATTER, ND: x with the slices at the coordinates in the last axis of `index` replaced by `updates`."""
+    """SCATTER, ND: x with the slices at the coordinates in the last axis of `index` replaced by `updates`.
+
+    Slices without elements are written nowhere, wherever the coordinates point.
+    """
+    if not updates.numel():
+        return x.clone()
     places = [_bounded(part, x.shape[axis]) for axis, part in enumerate(index.unbind(-1))]
     return torch.index_put(x, tuple(places), updates)
 

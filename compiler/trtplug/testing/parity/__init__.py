@@ -13,6 +13,7 @@ from trtplug.testing.parity.calls import (
 )
 from trtplug.testing.parity.judge import Allowance, Finding, allowance, judge
 from trtplug.testing.parity.layers import check_layer, layer_cases
+from trtplug.testing.parity.lowered import check_lowered, lowered_calls
 from trtplug.testing.parity.pool import Job, Outcome, run_jobs
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "check_calls",
     "check_dynamic",
     "check_layer",
+    "check_lowered",
     "dynamic_cases",
     "judge",
     "layer_cases",
+    "lowered_calls",
     "run_jobs",
 ]

@@ -69,7 +69,16 @@ def dynamic_cases(registry: Registry) -> dict[str, LawCase]:
 
 def check_calls(case: LawCase, executor: Executor, device: str, profile: Profile = GPU) -> CallsFinding:
     """Draws calls of one converter and dtype, and compares all of them: one that differs does not end it."""
-    comparing = _Comparing(_trial(case, executor, profile), executor, device)
+    return static_calls(Comparing(_trial(case, executor, profile), executor, device))
+
+
+def check_dynamic(case: LawCase, executor: Executor, device: str, profile: Profile = GPU) -> CallsFinding:
+    """Draws calls with symbolic sizes, and compares them at min, opt, max and random sizes between, from one build."""
+    return dynamic_calls(Comparing(_trial(case, executor, profile), executor, device))
+
+
+def static_calls(comparing: Comparing) -> CallsFinding:
+    """As law 1 draws them."""
     trial = comparing.trial
 
     def check(data: st.DataObject) -> None:
@@ -80,7 +89,7 @@ def check_calls(case: LawCase, executor: Executor, device: str, profile: Profile
         if both is None:
             return
         tensors, eager = well.tensors, well.eager
-        for round in range(profile.values):
+        for round in range(trial.profile.values):
             if round:
                 drawn = data.draw(values(well.call), label="values")
                 tensors = {**drawn, **{place: well.tensors[place] for place in constants}}
@@ -90,12 +99,11 @@ def check_calls(case: LawCase, executor: Executor, device: str, profile: Profile
                     continue
             comparing.compare(both, graph, well.call, tensors, eager)
 
-    return comparing.explore(check, profile.calls)
+    return comparing.explore(check, trial.profile.calls)
 
 
-def check_dynamic(case: LawCase, executor: Executor, device: str, profile: Profile = GPU) -> CallsFinding:
-    """Draws calls with symbolic sizes, and compares them at min, opt, max and random sizes between, from one build."""
-    comparing = _Comparing(_trial(case, executor, profile), executor, device)
+def dynamic_calls(comparing: Comparing) -> CallsFinding:
+    """As law 5 draws them."""
     trial = comparing.trial
 
     def check(data: st.DataObject) -> None:
@@ -106,14 +114,14 @@ def check_dynamic(case: LawCase, executor: Executor, device: str, profile: Profi
         for call, tensors, eager in draw_points(trial, data, dynamic):
             comparing.compare(both, dynamic.symbolic.graph, call, tensors, eager)
 
-    return comparing.explore(check, profile.dynamic_calls)
+    return comparing.explore(check, trial.profile.dynamic_calls)
 
 
 def _trial(case: LawCase, executor: Executor, profile: Profile) -> Trial:
     return Trial(case.registry, case.converter, case.dtype, profile, executor.name, "law 11")
 
 
-class _Comparing:
+class Comparing:
     """Compares the calls of one converter and dtype, and keeps those that do not agree."""
 
     def __init__(self, trial: Trial, executor: Executor, device: str) -> None:
@@ -129,31 +137,29 @@ class _Comparing:
             why = str(error)
         return CallsFinding(self.compared, tuple(self.wrong), why)
 
-    def prepare(self, call: DrawnCall, graph: CallGraph, ranges: Any = None) -> _Both | None:
+    def prepare(self, call: DrawnCall, graph: CallGraph, ranges: Any = None) -> Any:
         """The call's network on both executors; None where one of them fails, which is kept."""
         try:
-            return _Both(self.trial.convert(graph, ranges), self.executor, self.device)
+            return Both(self.trial.convert(graph, ranges), self.executor, self.device, self.trial.converter.tolerance)
         except (TrtplugError, RuntimeError) as error:
-            self.wrong.append(CallFinding(str(call), Finding("fails", " ".join(str(error).split()))))
+            self.wrong.append(CallFinding(str(call), failed(error)))
             return None
 
     def compare(
-        self, both: _Both, graph: CallGraph, call: DrawnCall, tensors: Mapping[str, torch.Tensor], eager: Any
+        self, both: Any, graph: CallGraph, call: DrawnCall, tensors: Mapping[str, torch.Tensor], eager: Any
     ) -> None:
         """Runs a call and compares it; keeps it where it does not agree."""
         self.compared += 1
-        tolerance, inputs = self.trial.converter.tolerance, graph.inputs(tensors)
-        reference = both.reference(*inputs)
         try:
-            actual = both.run(inputs)
+            finding, actual, reference = both.judge(
+                graph.inputs(tensors), lambda allowed: contested(call, tensors, allowed)
+            )
         except (TrtplugError, RuntimeError) as error:
-            self.wrong.append(CallFinding(str(call), Finding("fails", " ".join(str(error).split()))))
+            self.wrong.append(CallFinding(str(call), failed(error)))
             return
-        allowed = allowance(both.reference, inputs, reference, tf32=PROCESS.rounds, tolerance=tolerance)
-        allowed = contested(call, tensors, allowed)
-        finding = judge(actual, reference, inputs, lambda by: moved(both.reference, inputs, by), allowed)
         if finding.verdict == "agrees":
             return
+        tolerance = self.trial.converter.tolerance
         found = mismatch(actual, reference, tolerance)
         if found is not None and undetermined(found, actual, tensors, lambda others: as_tuple(run_eager(call, others))):
             return
@@ -161,18 +167,47 @@ class _Comparing:
         self.wrong.append(CallFinding(str(call), finding, "" if far is None else str(far)))
 
 
-class _Both:
-    """A call's network on both executors."""
+def failed(error: Exception) -> Finding:
+    """Of a network that cannot be run, or not in one of the executors."""
+    return Finding("fails", " ".join(str(error).split()))
 
-    def __init__(self, network: Network, executor: Executor, device: str) -> None:
-        self.reference, self.device = network.lift(), device
+
+class Both:
+    """A network on both executors."""
+
+    def __init__(
+        self,
+        network: Network,
+        executor: Executor,
+        device: str,
+        tolerance: Mapping[torch.dtype, Tolerance] | None = None,
+    ) -> None:
+        self.reference, self.device, self.tolerance = network.lift(), device, tolerance
         engine = CompiledEngine(
             network.name, network.inputs, network.outputs, network.build(), self.reference, network.num_layers
         )
         self._prepared = executor.prepare(engine)
 
-    def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        return [result.cpu() for result in self._prepared(*[value.to(self.device) for value in inputs])]
+    def judge(
+        self, inputs: Sequence[torch.Tensor], spare: Callable[[Allowance], Allowance] = lambda allowed: allowed
+    ) -> tuple[Finding, list[torch.Tensor], Sequence[torch.Tensor]]:
+        """What became of these inputs; the results of the executor under test and the reference executor's.
+
+        Args:
+            inputs: on the CPU.
+            spare: what else may differ than the network's own allowance has.
+
+        Raises:
+            TrtplugError, RuntimeError: the executor under test fails.
+        """
+        reference = self.reference(*inputs)
+        actual = [result.cpu() for result in self._prepared(*[value.to(self.device) for value in inputs])]
+        allowed = allowance(self.reference, inputs, reference, tf32=PROCESS.rounds, tolerance=self.tolerance)
+        return (
+            judge(actual, reference, inputs, lambda by: moved(self.reference, inputs, by), spare(allowed)),
+            actual,
+            reference,
+        )
 
 
 # --- elements that are written several times --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import trtplug
 from trtplug.executors import pick_executor
 from trtplug.testing.parity.calls import call_cases, check_calls, check_dynamic, dynamic_cases
 from trtplug.testing.parity.layers import check_layer, layer_cases
+from trtplug.testing.parity.lowered import check_lowered, lowered_calls
 from trtplug_registry import Executor, Registry
 
 HERE = __name__
@@ -41,3 +42,8 @@ def calls(case: str, executor: str) -> dict[str, Any]:
 def dynamic(case: str, executor: str) -> dict[str, Any]:
     """The calls with symbolic sizes of one converter and dtype."""
     return dataclasses.asdict(check_dynamic(dynamic_cases(_registry())[case], *_executor(executor)))
+
+
+def lowered(case: str, executor: str) -> dict[str, Any]:
+    """The calls of one op that is decomposed, static or with symbolic sizes."""
+    return dataclasses.asdict(check_lowered(lowered_calls(_registry())[case], *_executor(executor)))

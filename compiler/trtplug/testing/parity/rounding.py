@@ -142,7 +142,7 @@ _TERMS: Mapping[Any, Callable[..., int]] = {
     reductions.reduce_sum: _along,
     reductions.reduce_mean: _along,
     reductions.normalize: lambda x, scale, bias, axes, *_: _along(x, axes),
-    reductions.group_normalize: lambda x, *rest: x[0].numel() // int(rest[4]),
+    reductions.group_normalize: lambda x, *rest: math.prod(x.shape[1:]) // int(rest[4]),
     reductions.cumulative_sum: lambda x, axis, *_: max(x.shape),
     torch.softmax: lambda x, axis: x.shape[axis],
 }

@@ -1,6 +1,7 @@
 """Everything that needs a GPU, in one command, with one table last.
 
     python benchmarks/gpu.py [--families models,layers,calls] [--seconds 540] [--out FOLDER]
+    python benchmarks/gpu.py pack FOLDER      # what a GPU machine without network needs for it: --help says more
 
 Runs the layer table and the converters' calls on TensorRT against the reference executor and eager Torch, the models
 against eager, and what a call costs the host. Each job runs in a process that may die of it: TensorRT can end one.
@@ -21,6 +22,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+import gpu_pack
+
+if __name__ == "__main__" and sys.argv[1:2] == ["pack"]:  # before torch is asked for: who packs need not have it
+    gpu_pack.main(sys.argv[2:])
+    raise SystemExit
 
 import gpu_breadth
 import gpu_jobs

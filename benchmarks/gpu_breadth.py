@@ -1,4 +1,4 @@
-"""What `gpu.py` runs of the calls beyond core ATen: each compiled as users compile it, its engines next to their references."""
+"""What `gpu.py` runs of the calls beyond core ATen: each compiled, its engines next to their references."""
 
 from __future__ import annotations
 

@@ -256,11 +256,21 @@ def roll(
 
 
 def rolled(ctx: ConverterContext, tensor: NetworkTensor, shift: NetworkSize, axis: int) -> NetworkTensor:
+    """``tensor`` with the last `shift` elements along an axis first.
+
+    Around nothing TensorRT does not wrap: it divides by the size 0 and ends the process. Where the axis may turn out
+    empty, two of it stand side by side instead.
+    """
     size = ctx.sizes(tensor)[axis]
-    if isinstance(size, int) and isinstance(shift, int):
-        shift %= max(size, 1)
-    start = ctx.size_math("SUB", 0, shift)
-    return ctx.slice(tensor, [start], [size], [1], axes=[axis], mode=ctx.trt.SampleMode.WRAP)
+    if isinstance(size, int):
+        if size == 0:
+            return tensor
+        shift = shift % size if isinstance(shift, int) else shift
+    start, some = ctx.size_math("SUB", 0, shift), ctx.size_math("MAX", size, 1)
+    if some is size or isinstance(size, int):
+        return ctx.slice(tensor, [start], [size], [1], axes=[axis], mode=ctx.trt.SampleMode.WRAP)
+    start = ctx.size_math("SUB", start, ctx.size_math("PROD", ctx.size_math("FLOOR_DIV", start, some), some))
+    return ctx.slice(ctx.concat([tensor, tensor], axis), [start], [size], [1], axes=[axis])
 
 
 CONVERTERS: tuple[Converter, ...] = (

@@ -417,5 +417,5 @@ def test_tensorrt_s_conditionals_and_loops_agree_with_eager(name, dynamic):
     subject = case(name, dynamic=dynamic and MODELS[name][2] is not None, device="cuda")
     compiled = trtplug.compile(subject.program, executor="tensorrt", **WHOLE)
     assert len(compiled.report.engines) == 1
-    # of sums of seven products, one of a result of the other; 11 bits of each operand, where TensorRT rounds them to TF32
+    # of sums of seven products, one of a result of the other; of 11 bits where TensorRT rounds operands to TF32
     subject.check(compiled, **({"rtol": 2**-6, "atol": 2**-8} if PROCESS.rounds else {}))

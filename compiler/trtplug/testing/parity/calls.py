@@ -25,7 +25,7 @@ from trtplug.testing.parity.rounding import moved
 from trtplug.testing.profiles import Profile
 from trtplug.testing.trial import EAGER_ERRORS, Trial, as_tuple, run_eager
 from trtplug.tf32 import PROCESS
-from trtplug_registry import Executor, Registry, TrtplugError
+from trtplug_registry import Executor, Registry, Tolerance, TrtplugError
 
 GPU = Profile("gpu", calls=6, values=2, dynamic_calls=2, points=1, builds=1, forced=1, seeded=True, shrink=False)
 """Few calls, since each is an engine of its own."""

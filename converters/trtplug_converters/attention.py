@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from trtplug_converters.creation import counted, places
+from trtplug_converters.softmax import softmax_layer
 from trtplug_registry import (
     BOOL,
     FLOATS,
@@ -158,7 +159,7 @@ def attention(
     bias = bias_of(ctx, attn_mask, is_causal, scores)
     if bias is not None:
         scores = ctx.elementwise("SUM", ctx.cast(scores, ctx.dtype(bias)), bias)
-    weights = ctx.add("softmax", scores, axes=1 << (ctx.rank(scores) - 1)).get_output(0)
+    weights = softmax_layer(ctx, scores, -1)
     result = ctx.matmul(ctx.cast(weights, ctx.dtype(value)), value)
     # a pass that recognised attention knows more of where the mask comes from
     if attn_mask is None or ctx.node.meta.get("sees_keys") or not may_have_blind_rows(ctx, bias):

@@ -87,10 +87,6 @@ def scaled_sum(ctx: Any, op: str, left: Any, right: Any, alpha: Any, dtype: torc
         left, right = (side if is_number(side) else widened(ctx, side) for side in (left, right))
         is_plain = is_number(right)
         right = number_in(right * alpha, dtype) if is_plain else elementwise(ctx, "PROD", right, alpha)
-    if op == "SUB" and dtype in INTS and is_number(right) and number_in(right, dtype) == torch.iinfo(dtype).min:
-        op = (
-            "SUM"  # TensorRT adds the negative of a constant; the least integer has none, and is its own modulo 2**bits
-        )
     return ctx.cast(elementwise(ctx, op, left, right), dtype)
 
 

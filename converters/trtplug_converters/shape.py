@@ -322,11 +322,32 @@ def repeats_for(repeats: str, of: str) -> Relation:
     ),
 )
 def repeat(ctx: ConverterContext, self: NetworkTensor, repeats: list[NetworkSize]) -> NetworkTensor:
-    """``repeat(Tensor self, SymInt[] repeats) -> Tensor``: a slice that runs on past the end, in mode WRAP."""
+    """``repeat(Tensor self, SymInt[] repeats) -> Tensor``: a slice that runs on past the end, in mode WRAP.
+
+    Around nothing TensorRT does not wrap: it divides by the size 0 and ends the process. What may turn out empty is
+    expanded along an axis of its own instead, and that merged.
+    """
     tensor = ctx.unsqueeze(self, range(len(repeats) - ctx.rank(self)))
+    for axis, count in enumerate(repeats):
+        size = ctx.sizes(tensor)[axis]
+        if ctx.size_math("MAX", size, 1) is not size and not isinstance(size, int):
+            tensor = repeated(ctx, tensor, axis, count)
+            repeats = [*repeats[:axis], 1, *repeats[axis + 1 :]]
     sizes = [ctx.size_math("PROD", own, count) for own, count in zip(ctx.sizes(tensor), repeats, strict=True)]
+    if all(isinstance(count, int) and count == 1 for count in repeats):
+        return tensor
     mode = ctx.trt.SampleMode.WRAP
-    return ctx.slice(tensor, [0] * len(sizes), sizes, [1] * len(sizes), mode=mode) if sizes else tensor
+    return ctx.slice(tensor, [0] * len(sizes), sizes, [1] * len(sizes), mode=mode)
+
+
+def repeated(ctx: ConverterContext, tensor: NetworkTensor, axis: int, count: NetworkSize) -> NetworkTensor:
+    """Repeats of a tensor along one axis."""
+    sizes = ctx.sizes(tensor)
+    times = functools.partial(ctx.size_math, "PROD")
+    before, after = functools.reduce(times, sizes[:axis], 1), functools.reduce(times, sizes[axis + 1 :], 1)
+    alone = ctx.reshape(tensor, [before, 1, sizes[axis], after])
+    wide = ctx.expand(alone, [before, count, sizes[axis], after])
+    return ctx.reshape(wide, [*sizes[:axis], ctx.size_math("PROD", sizes[axis], count), *sizes[axis + 1 :]])
 
 
 CONVERTERS: tuple[Converter, ...] = (

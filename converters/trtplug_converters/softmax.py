@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -28,13 +29,30 @@ aten = torch.ops.aten
 NOT_A_TYPE = "not a TensorRT type"
 
 
-def _softmax_layer(ctx: ConverterContext, tensor: NetworkTensor, dim: int) -> NetworkTensor:
+def softmax_layer(ctx: ConverterContext, tensor: NetworkTensor, dim: int) -> NetworkTensor:
     """A softmax layer, which takes tensors of rank 2 or more."""
     rank = ctx.rank(tensor)
     matrix = ctx.unsqueeze(tensor, range(2 - rank))
     axis = dim % rank + max(0, 2 - rank) if rank else 1
-    result = ctx.add("softmax", matrix, axes=1 << axis).get_output(0)
-    return ctx.squeeze(result, range(2 - rank))
+    weights = ctx.add("softmax", _not_alone(ctx, matrix, axis), axes=1 << axis).get_output(0)
+    return ctx.squeeze(_first(ctx, weights, matrix, axis), range(2 - rank))
+
+
+def _not_alone(ctx: ConverterContext, tensor: NetworkTensor, axis: int) -> NetworkTensor:
+    """A single element along an axis with -inf beside it, which changes neither maximum nor sum.
+
+    What TensorRT knows to be 1, or 0, it makes a constant of, whatever the element is; and a product with that constant
+    reads past its end.
+    """
+    if ctx.sizes(tensor)[axis] != 1:
+        return tensor
+    return ctx.concat([tensor, ctx.full(ctx.sizes(tensor), -math.inf, ctx.dtype(tensor))], axis)
+
+
+def _first(ctx: ConverterContext, results: NetworkTensor, tensor: NetworkTensor, axis: int) -> NetworkTensor:
+    """Of `_not_alone`, what belongs to the tensor."""
+    sizes = ctx.sizes(tensor)
+    return ctx.slice(results, [0], [1], [1], axes=[axis]) if sizes[axis] == 1 else results
 
 
 def _log_softmax_layers(ctx: ConverterContext, tensor: NetworkTensor, dim: int) -> NetworkTensor:
@@ -42,14 +60,15 @@ def _log_softmax_layers(ctx: ConverterContext, tensor: NetworkTensor, dim: int) 
     dtype = ctx.dtype(tensor)
     if ctx.rank(tensor) == 0:
         return ctx.squeeze(_log_softmax_layers(ctx, ctx.unsqueeze(tensor, [0]), dim), [0])
-    wide = widened(ctx, tensor)
-    shifted = ctx.elementwise("SUB", wide, ctx.reduce("MAX", wide, [dim], True))
-    total = ctx.reduce("SUM", ctx.unary("EXP", shifted), [dim], True)
-    return ctx.cast(ctx.elementwise("SUB", shifted, ctx.unary("LOG", total)), dtype)
+    axis, wide = dim % ctx.rank(tensor), widened(ctx, tensor)
+    accompanied = _not_alone(ctx, wide, axis)
+    shifted = ctx.elementwise("SUB", accompanied, ctx.reduce("MAX", accompanied, [axis], True))
+    total = ctx.reduce("SUM", ctx.unary("EXP", shifted), [axis], True)
+    return ctx.cast(ctx.elementwise("SUB", _first(ctx, shifted, wide, axis), ctx.unary("LOG", total)), dtype)
 
 
 @converter_table(
-    {aten.softmax.int: _softmax_layer, aten.log_softmax.int: _log_softmax_layers},
+    {aten.softmax.int: softmax_layer, aten.log_softmax.int: _log_softmax_layers},
     Domain(
         float_dtype(),
         self=Tensor(ALL),
@@ -69,7 +88,7 @@ def _only_on_gpus(call: dict[str, Any], choose: Choose) -> None:
 
 
 @converter_table(
-    {aten._softmax.default: _softmax_layer, aten._log_softmax.default: _log_softmax_layers},
+    {aten._softmax.default: softmax_layer, aten._log_softmax.default: _log_softmax_layers},
     Domain(
         Relation("half_to_float only on a GPU", ("half_to_float",), arrange=_only_on_gpus),
         self=Tensor(FLOATS),

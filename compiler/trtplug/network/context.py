@@ -260,28 +260,46 @@ class Context:
         network, limit = self._network, self.trt.TripLimit
         length = None if count is None else self.constant(count, torch.int64) if isinstance(count, int) else count
         loop = network.region("loop")
-        recurrences = [network.boundary("recurrence", loop.add_recurrence, state) for state in states]
+        shown = [self._as_data(state) for state in states]
+        recurrences = [network.boundary("recurrence", loop.add_recurrence, state) for state in shown]
         elements = [network.boundary("iterator", loop.add_iterator, x).get_output(0) for x in sequences]
         if length is not None:
             network.boundary("trip_limit", loop.add_trip_limit, length, limit.COUNT)
-        current = [layer.get_output(0) for layer in recurrences]
-        inside = Region(loop=loop, inside={*current, *elements})
+        carried = [layer.get_output(0) for layer in recurrences]
+        inside = Region(loop=loop, inside={*carried, *elements})
         with network.within(inside), self._sizes.scope():
+            current = [self._of_rank(tensor, state) for tensor, state in zip(carried, states)]
             if condition is not None:
                 goes_on = network.varying(condition(current), inside)
                 network.boundary("trip_limit", loop.add_trip_limit, goes_on, limit.WHILE)
             following, collected = step(current, elements)
             for layer, tensor in zip(recurrences, following, strict=True):
-                made = self.add("identity", tensor).get_output(0) if tensor in current else tensor
+                made = self._as_data(tensor)
+                made = self.add("identity", made).get_output(0) if made in carried else made
                 layer.set_input(1, network.varying(made, inside))
             collected = [network.varying(tensor, inside) for tensor in collected]
         kinds = self.trt.LoopOutput
-        last = [network.boundary("loop_output", loop.add_loop_output, x, kinds.LAST_VALUE, 0) for x in current]
+        last = [network.boundary("loop_output", loop.add_loop_output, x, kinds.LAST_VALUE, 0) for x in carried]
         every = [
             network.boundary("loop_output", loop.add_loop_output, x, kinds.CONCATENATE, 0, length=length)
             for x in collected
         ]
-        return tuple(x.get_output(0) for x in last), tuple(x.get_output(0) for x in every)
+        ended = tuple(self._of_rank(x.get_output(0), state) for x, state in zip(last, states))
+        return ended, tuple(x.get_output(0) for x in every)
+
+    def _as_data(self, state: Any) -> Any:
+        """A loop's state, integers and bools as matrices at least.
+
+        Those of fewer axes TensorRT may take for the size of something, where a size is dynamic: it then counts on the
+        host, and ends too early, never, or with the number that it began with.
+        """
+        missing = 2 - len(state.shape)
+        return state if missing <= 0 or self.dtype(state).is_floating_point else self.unsqueeze(state, range(missing))
+
+    def _of_rank(self, tensor: Any, state: Any) -> Any:
+        """What `_as_data` has made of a state, as it was."""
+        extra = len(tensor.shape) - len(state.shape)
+        return self.squeeze(tensor, range(extra)) if extra else tensor
 
 
 def _same(size: Any, own: Any) -> bool:

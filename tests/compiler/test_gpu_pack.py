@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def gpu_pack() -> Any:
     spec = importlib.util.spec_from_file_location("gpu_pack", ROOT / "benchmarks" / "gpu_pack.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -71,4 +72,5 @@ def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     """A machine that packs may have nothing but pip."""
     command = [sys.executable, "-S", str(ROOT / "benchmarks" / "gpu.py"), "pack", "--help"]
     ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 0 and "--tensorrt" in ran.stdout, ran.stderr
+    assert ran.returncode == 0, ran.stderr
+    assert "--tensorrt" in ran.stdout

@@ -161,7 +161,7 @@ class CompilationReport:
             "units": [dataclasses.asdict(unit) for unit in self.units],
             "crossings": [dataclasses.asdict(crossing) for crossing in self.crossings],
             "suggestions": [{**dataclasses.asdict(item), "gain": item.gain} for item in self.suggestions],
-            "originals": [dataclasses.asdict(original) for original in self.originals],
+            "originals": [dict(vars(original)) for original in self.originals],
             "pass_rulings": [{**dataclasses.asdict(item), "text": str(item)} for item in self.pass_rulings],
         }
 
@@ -212,5 +212,4 @@ class CompilationReport:
 
 
 def _as_json(node: NodeRecord) -> dict[str, Any]:
-    made = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
-    return {**made, "reasons": [reason.to_json() for reason in node.reasons]}
+    return {**vars(node), "reasons": [reason.to_json() for reason in node.reasons]}

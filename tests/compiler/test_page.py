@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -83,6 +84,30 @@ def test_five_thousand_nodes(tmp_path):
     assert (found["unit"], found["first"]) == ("50 of 5,000", "node_0")
     assert "nodes-unit=engine+0" in found["address"]
     assert found["blocks"] == 102
+
+
+def test_a_model_that_is_too_large_for_a_page(tmp_path):
+    report = large_report(100_000)
+    page = report.to_html()
+    assert len(page) < 16 * 2**20
+    script = (
+        TOOLS
+        + """
+    choose("nodes-where", "Torch");
+    return {said: document.getElementById("left-out").textContent, title: document.getElementById("title").textContent,
+            torch: shown("nodes"), blocks: document.querySelectorAll("g.unit").length};
+    """
+    )
+    seen = visit(page, script, tmp_path)
+    assert seen.console == ()
+    assert (
+        "nodes, those left to Torch first: 10,000 of 100,000; blocks of the partition, the first to run"
+        in (seen.result["said"])
+    )
+    assert "1,000 of 2,002" in seen.result["said"]
+    assert seen.result["title"] == report.summary()
+    assert (seen.result["torch"], seen.result["blocks"]) == ("10,000", 1_000)
+    assert len(json.loads(report.to_json())["nodes"]) == 100_000
 
 
 class Small(nn.Module):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-
 MOST_ROWS = 10_000
 """Nodes, and exported calls, that a page lists: a browser holds more, but does not search them as one types."""
 

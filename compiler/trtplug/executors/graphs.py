@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 
 from trtplug.errors import ExecutorError
+from trtplug.executors.memory import allocator, layout
 from trtplug.executors.profiled import ProfiledSession
 from trtplug.executors.session import Session
 from trtplug.executors.streams import StreamOrder, raw_stream
@@ -57,8 +58,10 @@ class Graph:
             with torch.cuda.stream(stream):
                 session(buffers)  # what TensorRT does once for new shapes is done now
                 stream.synchronize()
-                self._results = self._capture(buffers)
+                self._results = list(self._capture(buffers))
             caller.wait_stream(stream)
+        self._new = allocator(device)
+        self._layouts = [(layout(result.shape), result.dtype) for result in self._results]
         self._places = [place for place, value in enumerate(buffers) if isinstance(value, torch.Tensor)]
         self._buffers = [buffers[place] for place in self._places]
 
@@ -88,10 +91,11 @@ class Graph:
         elif self._places:
             torch._foreach_copy_(self._buffers, [inputs[place] for place in self._places])
         self._graph.replay()
-        if len(self._results) == 1:
-            return (self._results[0].clone(),)
-        results = [torch.empty_like(result) for result in self._results]
-        torch._foreach_copy_(results, list(self._results))
+        results = [self._new(*shape, dtype) for shape, dtype in self._layouts]
+        if len(results) == 1:
+            results[0].copy_(self._results[0])
+        else:
+            torch._foreach_copy_(results, self._results)
         return tuple(results)
 
 

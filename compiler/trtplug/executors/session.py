@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from trtplug.errors import ExecutorError
+from trtplug.executors.memory import Layout, allocator, layout
 from trtplug.executors.outputs import output_memory
 from trtplug.executors.streams import StreamOrder, raw_stream
 from trtplug_registry import Engine
@@ -61,11 +62,12 @@ class Session:
         self._dynamic = [-1 in facts.shape for _, facts in engine.inputs]
         self._addresses = [0] * (len(self._inputs) + len(self._outputs))
         self._key: list[Any] | None = None  # the shapes and sizes that the context was last told
-        self._shapes: tuple[torch.Size, ...] = ()
-        self._known: dict[tuple[Any, ...], tuple[torch.Size, ...]] = {}
+        self._shapes: tuple[Layout, ...] = ()  # of the results
+        self._known: dict[tuple[Any, ...], tuple[Layout, ...]] = {}
         self._sizes: dict[int, torch.Tensor] = {}  # on the host; the stream may still read any of them
         self._spare = torch.empty(16, dtype=torch.uint8, device=device)  # TensorRT wants an address for empty tensors
         self._no_address = self._spare.data_ptr()
+        self._new = allocator(device)
         self._overwritten = self._aliases()
         self._growing: dict[str, Any] = {}  # what holds a result whose shape depends on values, by name
 
@@ -87,6 +89,9 @@ class Session:
         if len(inputs) != len(self._inputs):
             raise ExecutorError(f"{self._engine.name} takes {len(self._inputs)} inputs, not {len(inputs)}")
         index, addresses = self._index, self._addresses
+        if index >= 0 and torch._C._cuda_getDevice() != index:
+            with torch.cuda.device(index):
+                return self(inputs)
         key: list[Any] = []
         held: list[torch.Tensor] = []  # until the work is enqueued; then the stream's order keeps it safe
         written: dict[int, torch.Tensor] = {}
@@ -110,9 +115,8 @@ class Session:
         if key != self._key:
             self._resize(key, inputs)
         results = []
-        for (place, name, dtype), shape in zip(self._outputs, self._shapes):
-            made = written.get(place)
-            result = torch.empty(shape, dtype=dtype, device=self._device) if made is None else made
+        for (place, name, dtype), (shape, strides) in zip(self._outputs, self._shapes):
+            result = written[place] if place in written else self._new(shape, strides, dtype)
             address = result.data_ptr() or self._no_address
             if address != addresses[place]:
                 self._address(place, name, address)
@@ -123,11 +127,7 @@ class Session:
         return self._grown(results) if self._growing else tuple(results)
 
     def _enqueue(self) -> bool:
-        index = self._index
-        if torch._C._cuda_getDevice() != index:
-            with torch.cuda.device(index):
-                return self._enqueue()
-        stream = raw_stream(index)
+        stream = raw_stream(self._index)
         self._order.enter(stream)
         worked = bool(self._context.execute_async_v3(stream))
         self._order.leave()
@@ -161,13 +161,13 @@ class Session:
         self._shapes = self._known[known]
         self._key = key
 
-    def _output_shapes(self, inputs: Sequence[Any]) -> tuple[torch.Size, ...]:
+    def _output_shapes(self, inputs: Sequence[Any]) -> tuple[Layout, ...]:
         shapes = []
         for _, name, _ in self._outputs:
             shape = tuple(self._context.get_tensor_shape(name))
             if min(shape, default=0) < 0:  # it depends on values
                 shape = self._grow(name, inputs)
-            shapes.append(torch.Size(shape))
+            shapes.append(layout(shape))
         return tuple(shapes)
 
     def _grow(self, name: str, inputs: Sequence[Any]) -> tuple[int, ...]:

@@ -176,6 +176,11 @@ class Context:
         axes = [axis_of(axis, len(tensor.shape) + len(axes)) for axis in axes]
         if not axes:
             return tensor
+        value = self.frozen(tensor)
+        if value is not None:  # another constant of the same memory: TensorRT takes long to fold the layer into one
+            rank = len(value.shape) + len(axes)
+            sizes, added = iter(value.shape), {axis % rank for axis in axes}
+            return self._network.constant(value.reshape([1 if axis in added else next(sizes) for axis in range(rank)]))
         return self.add("unsqueeze", tensor, self.constant(axes, torch.int64)).get_output(0)
 
     def squeeze(self, tensor: Any, axes: Sequence[int]) -> Any:

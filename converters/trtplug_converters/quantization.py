@@ -168,10 +168,15 @@ def per_channel() -> Relation:
 # --- per tensor -------------------------------------------------------------------------------------------------------
 
 
+def _some_scale(call: dict[str, Any], choose: Choose) -> None:
+    call["scale"] = call["scale"] or 0.5
+
+
 @converter(
     "quantized_decomposed::quantize_per_tensor",
     Domain(
         within_int8(),
+        Relation("a scale to divide by", ("scale",), arrange=_some_scale),
         input=FINITE,
         scale=Static(),
         zero_point=Static(),

@@ -121,7 +121,7 @@ def product(ctx: ConverterContext, sizes: tuple[NetworkSize, ...]) -> NetworkSiz
             lambda call: call["self"].rank - 1 + len(call["sizes"]) <= MAX_RANK,
             because=RANK_LIMIT,
         ),
-        self=Tensor(),
+        self=Tensor(rank=(1, MAX_RANK), because="eager unflattens no number"),
         dim=Axis("self"),
         sizes=ListOf(Size(), shortest=1, because={"length": "eager unflattens into one size or more"}),
     ),

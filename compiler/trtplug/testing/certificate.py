@@ -161,8 +161,10 @@ def certificate(
         "examples of decompositions": sum(one.examples for one in lowered),
         **{f"lowered calls that ran {how}": fates[how] for how in ("whole", "in part")},
         "lowered calls that were refused": fates["refused"],
-        "mutants": mutants["mutants"] if mutants else "no record given",
-        "mutants killed": mutants["killed"] if mutants else "no record given",
+        **{
+            f"mutants{words}": mutants[name] if mutants else "no record given"
+            for name, words in (("mutants", ""), ("tried", " tried"), ("killed", " killed"))
+        },
         "cases not tried": len(cases) - len(results),
         "failures": sum(bool(one.failure) for one in results),
     }
@@ -170,6 +172,7 @@ def certificate(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns 1 where something fails or was not tried."""
+
     import trtplug
 
     options = _parser().parse_args(arguments)

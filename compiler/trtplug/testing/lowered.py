@@ -55,8 +55,11 @@ class LoweredTrial(Trial):
     fates: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     def claims(self, node: fx.Node) -> bool:
-        """Any call that the description allows: what is refused runs in Torch."""
-        return True
+        """Any call that the description allows: what is refused runs in Torch. But no graph has computed sizes of 0 or
+        1 in its example: `torch.export` makes them fixed, or says that it cannot.
+        """
+        sizes = [used.meta.get("val") for used in node.all_input_nodes]
+        return all(size.node.hint > 1 for size in sizes if isinstance(size, torch.SymInt))
 
     def graph(self, well: WellFormed, constants: Sequence[str]) -> CallGraph:
         """Rejects calls of which Torch's own metadata promises other shapes or dtypes than eager's."""

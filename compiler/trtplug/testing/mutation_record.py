@@ -64,9 +64,8 @@ def recorded(found: Sequence[Outcome], every: Collection[str], before: Path) -> 
         every: the ids of all mutants that there are now; outcomes of others do not count.
         before: the record so far, if there is one.
     """
-    reasons: dict[str, str] = {}
-    if before.exists():
-        reasons = {f"{s['mutant']}\n{s['diff']}": s["why"] for s in json.loads(before.read_text())["survivors"]}
+    known = json.loads(before.read_text()) if before.exists() else {"survivors": []}
+    reasons = {f"{s['mutant']}\n{s['diff']}": s["why"] for s in known["survivors"]}
     found = [outcome for outcome in found if outcome.id in every]
     survivors = sorted(outcome.id for outcome in found if not outcome.killed_by)
     record: dict[str, Any] = {
@@ -77,11 +76,14 @@ def recorded(found: Sequence[Outcome], every: Collection[str], before: Path) -> 
         "mutants": len(every),
         "tried": len(found),
         "killed": len(found) - len(survivors),
+        "by_tests": sum("::test_" in outcome.killed_by for outcome in found),
         "survivors": [
             {"mutant": mutant.partition("\n")[0], "diff": mutant.partition("\n")[2], "why": reasons.get(mutant, "")}
             for mutant in survivors
         ],
     }
+    if "note" in known:
+        record["note"] = known["note"]
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -68,9 +68,9 @@ def _first_failure(tests: Sequence[str]) -> str:
 
     with contextlib.redirect_stdout(io.StringIO()):
         status = pytest.main([*OPTIONS, *tests], plugins=[Watch()])
-    if not failed and status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+    if status in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED) and not failed:
         raise RuntimeError(f"pytest ends with {status!r}")
-    return failed[0] if failed else ""
+    return failed[0] if failed else ""  # what ends pytest itself says nothing of the mutant
 
 
 def tests_pass(tests: Sequence[str]) -> bool:
@@ -84,11 +84,12 @@ def _declared(mutant: Mutant, user: Converter) -> Iterator[None]:
     changed = []
     for converter in _declarations(mutant.function.__module__.partition(".")[0]):
         function, row = base_of(converter)
-        if function is mutant.function and (not mutant.row or converter.target_name == user.target_name):
-            row = mutant.row or row
+        values = mutant.row if mutant.row and converter.target_name == user.target_name else row
+        values = tuple(mutant.replacement if value is mutant.function else value for value in values)
+        body = mutant.replacement if function is mutant.function else function
+        if (body, values) != (function, row):
             changed.append((converter, converter.function))
-            replacement = functools.partial(mutant.replacement, *row) if row else mutant.replacement
-            object.__setattr__(converter, "function", replacement)
+            object.__setattr__(converter, "function", functools.partial(body, *values) if values else body)
     try:
         yield
     finally:

@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import planted
@@ -228,6 +230,36 @@ def test_a_mutant_that_takes_its_process_down_is_killed_and_the_rest_goes_on() -
     assert len(results) > len(died)
 
 
+CONTROL = """
+import json, sys
+from trtplug.testing.mutants import Mutant, mutants
+from trtplug.testing.own_tests import killed_by_tests
+import trtplug
+converter = next(c for c in trtplug.registry() if c.target_name == "aten::silu")
+mutant = next(m for m in mutants(converter) if "SIGMOID" in m.kind)
+same = Mutant(mutant.function, "none", "", "", mutant.function)
+print(json.dumps([killed_by_tests(m, converter, sys.argv[1:]) for m in (same, mutant)]))
+"""
+
+
+def test_a_plugins_own_tests_judge_mutants(tmp_path: Path) -> None:
+    file = tmp_path / "test_silu.py"
+    file.write_text(
+        "import torch, trtplug\n"
+        "from trtplug.testing import registry_of, run_op\n"
+        "import trtplug_converters\n"
+        "def test_it():\n"
+        "    registry = registry_of(trtplug_converters.trtplug_converters())\n"
+        "    (y,) = run_op(registry, torch.ops.aten.silu.default, (torch.ones(2),))\n"
+        "    assert torch.allclose(y, torch.nn.functional.silu(torch.ones(2)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", CONTROL, str(file)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    unharmed, killed = json.loads(done.stdout.splitlines()[-1])
+    assert unharmed == ""
+    assert killed.endswith("::test_it")
+
+
 FOUND = [Outcome("plugin.f:1", "plugin.f: cast dropped\n-a\n+b"), Outcome("plugin.f:1", "plugin.f: flipped", "", "law")]
 
 
@@ -245,8 +277,10 @@ def test_a_record_keeps_why_a_mutant_survives(tmp_path: Path) -> None:
     assert [record[name] for name in ("mutants", "tried", "killed")] == [3, 2, 1]
     assert len(record["survivors"]) == 1
     record["survivors"][0]["why"] = "b is a"
+    record["note"] = "on two machines"
     file.write_text(json.dumps(record))
-    assert json.loads(recorded(FOUND, every, file))["survivors"][0]["why"] == "b is a"
+    again = json.loads(recorded(FOUND, every, file))
+    assert (again["survivors"][0]["why"], again["note"]) == ("b is a", "on two machines")
 
 
 @pytest.mark.usefixtures("quick")

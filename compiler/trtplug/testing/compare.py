@@ -124,7 +124,8 @@ def undetermined(
     A sum over ``[max, max, -max]`` is max or infinite, as the order of its terms goes; eager's order is not a law.
     Asked only where an input holds finite elements near its dtype's largest: the op is then evaluated in float64 on
     inputs that are moved by up to four units in the last place, and a wrong element passes if it lies within the spread
-    of these results, or beyond its dtype's range where the terms themselves are.
+    of these results, or beyond its dtype's range where the terms themselves are; or if it is nan where they all are
+    infinite, as ``[max, max, -inf]`` is where the largest are added first.
 
     Args:
         found: the mismatch.
@@ -149,7 +150,8 @@ def undetermined(
     width = (high - low) * 4
     within = (ours >= low - width) & (ours <= high + width) & (width > 0)
     overflown = ~ours.isfinite() & (width > 0) & (width >= torch.finfo(actual[found.result].dtype).eps)
-    return bool((within | overflown)[found.places].all())
+    lost = low.isinf() & (low == high) & ours.isnan()
+    return bool((within | overflown | lost)[found.places].all())
 
 
 def is_exact(

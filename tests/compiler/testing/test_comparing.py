@@ -105,3 +105,13 @@ def test_what_eager_makes_in_float64_is_right(ours: torch.Tensor, exact: bool) -
     assert wrong is not None
     assert is_exact(wrong, [ours], inputs, lambda moved: [moved["x"].sum()[None]], {}) == exact
     assert not is_exact(wrong, [ours], {"x": torch.ones(1, dtype=torch.int64)}, lambda moved: [floats(INF)], {})
+
+
+@pytest.mark.parametrize(("ours", "open"), [(floats(NAN), True), (floats(INF), False), (floats(0), False)])
+def test_infinities_beside_huge_terms_may_be_lost(ours: torch.Tensor, open: bool) -> None:
+    most = torch.finfo(torch.float32).max
+    wrong = mismatch([ours], [floats(-INF)])
+    assert wrong is not None
+    sums = [{"x": floats(most, most, -INF)}, {"x": floats(1, 1, -INF)}]
+    found = [undetermined(wrong, [ours], inputs, lambda moved: [moved["x"].sum()[None]]) for inputs in sums]
+    assert found == [open, False]

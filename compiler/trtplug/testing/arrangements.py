@@ -319,3 +319,101 @@ def normed(arguments: Mapping[str, Spec]) -> Domain:
     if "running_var" in arguments:
         found.append(arranged("positive variances", positive("running_var"), "running_var"))
     return Domain(*found, **arguments)
+
+
+# --- more places ------------------------------------------------------------------------------------------------------
+
+
+def one_slice(call: dict[str, Any], choose: Choose) -> None:
+    """One slice at one place: which of several that are written to one place stays, eager leaves open."""
+    shape = list(call["self"].shape)
+    axis = call["dim"] % len(shape)
+    call["index"] = shaped(call["index"], 1)._replace(values=(0, shape[axis] - 1))
+    shape[axis] = 1
+    call["source"] = shaped(call["source"], *shape)
+
+
+def masked_places(call: dict[str, Any], choose: Choose) -> None:
+    """Places along the first axis, and a mask of them."""
+    first, *rest = call["self"].shape
+    count = choose.integer(1, 4)
+    call["mask"] = shaped(call["mask"], count)
+    call["indices"] = [shaped(places, count)._replace(values=(0, first - 1)) for places in call["indices"]]
+    if "values" in call:
+        call["values"] = shaped(call["values"], count, *rest)
+
+
+def sorted_list(name: str) -> Arrange:
+    """A list whose elements are all equal: what is drawn is in no other order."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        number = choose.integer(-2, 2)
+        call[name] = shaped(call[name], choose.integer(0, 4))._replace(values=(number, number))
+
+    return arrange
+
+
+def renormed(call: dict[str, Any], choose: Choose) -> None:
+    call["indices"] = shaped(call["indices"], choose.integer(1, 4))._replace(values=(0, call["self"].shape[0] - 1))
+
+
+def unpooled(axes: int) -> Arrange:
+    """One place in each plane: of equals eager leaves open which stays."""
+
+    def arrange(call: dict[str, Any], choose: Choose) -> None:
+        lead = call["self"].shape[:-axes]
+        for name in ("self", "indices"):
+            call[name] = shaped(call[name], *lead, *[1] * axes)
+        call["indices"] = call["indices"]._replace(values=(0, math.prod(call["output_size"]) - 1))
+
+    return arrange
+
+
+# --- more shapes ------------------------------------------------------------------------------------------------------
+
+
+def even(call: dict[str, Any], choose: Choose) -> None:
+    shape = list(call["self"].shape)
+    shape[call["dim"]] = 2 * choose.integer(0, 2)
+    call["self"] = shaped(call["self"], *shape)
+
+
+def weighed(call: dict[str, Any], choose: Choose) -> None:
+    """A weight of the same rank, of sizes that expand."""
+    sizes = (choose.one_of((1, size)) for size in call["self"].shape)
+    call["weight"] = shaped(call["weight"], *sizes)
+
+
+def of_three(call: dict[str, Any], choose: Choose) -> None:
+    shape = list(call["self"].shape)
+    shape[call["dim"]] = 3
+    for name in ("self", "other"):
+        call[name] = shaped(call[name], *shape)
+
+
+def chunked(call: dict[str, Any], choose: Choose) -> None:
+    shape = call["tensors"][0].shape
+    call["tensors"] = [shaped(facts, *shape) for facts in call["tensors"]]
+    call["dim"] = choose.integer(0, len(shape) - 1)
+
+
+def contiguous_view(call: dict[str, Any], choose: Choose) -> None:
+    first, *rest = call["self"].shape
+    call |= {"size": [first, math.prod(rest)], "stride": [math.prod(rest), 1]}
+
+
+def grouped_channels(call: dict[str, Any], choose: Choose) -> None:
+    batch, _, *rest = call["self"].shape
+    call["self"] = shaped(call["self"], batch, call["groups"] * choose.integer(1, 2), *rest)
+
+
+def new_diagonal(call: dict[str, Any], choose: Choose) -> None:
+    rank = call["self"].rank + 1
+    one = choose.integer(-rank, rank - 1)
+    call |= {"dim1": one, "dim2": choose.one_of([axis for axis in range(-rank, rank) if (axis - one) % rank])}
+
+
+def turned(call: dict[str, Any], choose: Choose) -> None:
+    rank = call["self"].rank
+    one = choose.integer(-rank, rank - 1)
+    call["dims"] = [one, choose.one_of([axis for axis in range(-rank, rank) if (axis - one) % rank])]

@@ -15,7 +15,7 @@ from trtplug.errors import op_name, source_line
 from trtplug.insight import flops_of, picture, suggest
 from trtplug.lowering import Lowered
 from trtplug.partition import Block, Partition
-from trtplug.partition.value import is_getitem
+from trtplug.partition.value import Value, is_getitem, value_of
 from trtplug.ranges import size_name
 from trtplug.report import CompilationReport, EngineRecord, NodeRecord, OriginalRecord
 from trtplug.settings import Settings
@@ -143,7 +143,23 @@ def _reasons(facts: Facts, node: Node, support: Any) -> tuple[Reason, ...]:
     if size is not None:
         wanted = f"at least min_block_size={facts.settings.min_block_size}"
         return (Reason(ReasonCode.BLOCK_TOO_SMALL, required=wanted, seen=f"its block has {size} compute node(s)"),)
-    return (Reason(ReasonCode.NOT_INTERFACEABLE, seen="it reads or writes something that cannot enter an engine"),)
+    return (_outside(node),)
+
+
+def _outside(node: Node) -> Reason:
+    """Why a call that is taken is in no engine all the same: what it reads or returns passes no engine's bounds."""
+    for source in (node, *node.all_input_nodes):
+        what, verb = ("it", "returns") if source is node else (source.name, "makes")
+        kind = value_of(source)
+        if kind is Value.SCALAR or (kind in (Value.SIZE, Value.NUMBER) and source is node):
+            wrong = "a number that is no size"
+        elif kind is Value.OTHER and source.op != "get_attr" and not is_getitem(source):
+            wrong = "several values, which somebody reads as a whole"
+        else:
+            continue
+        required = "tensors and sizes: nothing else passes between an engine and Torch"
+        return Reason(ReasonCode.NOT_INTERFACEABLE, required=required, seen=f"{what} {verb} {wrong}")
+    return Reason(ReasonCode.NOT_INTERFACEABLE, seen="it depends on no input, and no engine reads it")
 
 
 def _origins(lowered: Lowered) -> dict[str, str]:

@@ -190,6 +190,7 @@ class _Decomposition:
                 )
         except Exception:  # a decomposition may refuse its arguments in any way
             return None
+        _without_detaching(traced.graph)
         traced.graph.eliminate_dead_code(fx.Node.is_impure)
         if writes(traced) and remove_writes(traced) != {}:  # to its own operands, or through views
             return None
@@ -219,6 +220,13 @@ def _apart(operands: list[Any]) -> list[Any]:
         seen.add(id(operand))
         found.append(operand)
     return found
+
+
+def _without_detaching(graph: fx.Graph) -> None:
+    """Detaching in place is no write: a trace records it of each constant that ``torch.tensor`` makes."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.detach_.default):
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
 
 
 def _hold(results: Any) -> Any:

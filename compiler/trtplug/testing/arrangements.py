@@ -343,6 +343,11 @@ def masked_places(call: dict[str, Any], choose: Choose) -> None:
         call["values"] = shaped(call["values"], count, *rest)
 
 
+def taken_places(call: dict[str, Any], choose: Choose) -> None:
+    count = math.prod(call["self"].shape)
+    call["index"] = call["index"]._replace(values=(-count, count - 1))
+
+
 def sorted_list(name: str) -> Arrange:
     """A list whose elements are all equal: what is drawn is in no other order."""
 

@@ -9,6 +9,7 @@ from trtplug.testing.arrangements import Arrange, arranged, shaped
 from trtplug_registry import FLOATS, Choose, Domain, ListOf, Only, Optional, Static, Tensor, same_dtype
 
 _MILD = Tensor(FLOATS[:1], rank=(2, 2), values=(-2, 2))
+_RANK_3 = Tensor(FLOATS[:1], rank=(3, 3), values=(-2, 2))
 _YES_NO = Only(False, True)
 
 
@@ -84,9 +85,9 @@ def _cells(gates: int, states: bool) -> Domain:
 def _sequences(gates: int, states: bool) -> Domain:
     return Domain(
         arranged("a sequence", _sequence(gates), "input", "hx", "params"),
-        input=_MILD,
-        hx=ListOf(_MILD, shortest=2, longest=2) if states else _MILD,
-        params=ListOf(_MILD),
+        input=_RANK_3,
+        hx=ListOf(_RANK_3, shortest=2, longest=2) if states else _RANK_3,
+        params=ListOf(Tensor(FLOATS[:1], rank=(1, 2), values=(-2, 2))),
         has_biases=_YES_NO,
         num_layers=Static(1, 2),
         dropout=Only(0.0),

@@ -121,7 +121,14 @@ def _against(rest: Tensor, y: Tensor) -> Tensor:
 
 
 def floor_divide(self: Any, other: Any) -> Tensor:
-    """(x - rest) / y, which is whole but for rounding; in float32, where eager's kernels for halves disagree."""
+    """(x - rest) / y, which is whole but for rounding; in float32, where eager's kernels for halves disagree.
+
+    Integers have a layer, under another name.
+    """
+    whole = torch.result_type(self, other)
+    if not whole.is_floating_point:
+        self, other = (side.to(whole) if isinstance(side, Tensor) else side for side in (self, other))
+        return torch.div(self, other, rounding_mode="floor")
     x, y, number, dtype = _operands(self, other, rounded=False)
     if number is not None and _is_power(number):
         quotient = (x * (1 / number)).floor()

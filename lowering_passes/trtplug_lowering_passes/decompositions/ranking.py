@@ -6,6 +6,8 @@ shows, each element counts those that come before it, n² comparisons along an a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -214,6 +216,16 @@ def bucketize(self: Tensor, boundaries: Tensor, *, out_int32: bool = False, righ
     return searchsorted(boundaries, self, out_int32=out_int32, right=right)
 
 
+def searchsorted_number(sorted_sequence: Tensor, self: float, **how: Any) -> Tensor:
+    dtype = torch.result_type(sorted_sequence, self)
+    value = torch.scalar_tensor(self, dtype=dtype, device=sorted_sequence.device)
+    return searchsorted(sorted_sequence.to(dtype), value, **how)
+
+
+def bucketize_number(self: float, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+    return searchsorted_number(boundaries, self, out_int32=out_int32, right=right)
+
+
 TABLE: Table = {
     aten.sort.default: sort,
     aten.sort.stable: sort_stable,
@@ -228,6 +240,8 @@ TABLE: Table = {
     aten.cumprod.default: cumprod,
     aten.logcumsumexp.default: logcumsumexp,
     aten.searchsorted.Tensor: searchsorted,
+    aten.searchsorted.Scalar: searchsorted_number,
     aten.bucketize.Tensor: bucketize,
+    aten.bucketize.Scalar: bucketize_number,
     aten.isin.Tensor_Tensor: isin,
 }

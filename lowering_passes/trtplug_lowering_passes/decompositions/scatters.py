@@ -219,6 +219,12 @@ def strided_places(self: Tensor, size: Sequence[int], stride: Sequence[int], sto
     return place
 
 
+def take(self: Tensor, index: Tensor) -> Tensor:
+    """Elements by their places in row-major order, from the end where negative."""
+    place, count = index.reshape(-1), self.numel()
+    return torch.index_select(self.reshape(-1), 0, torch.where(place < 0, place + count, place)).reshape(index.shape)
+
+
 def histc(self: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     """How many elements lie in each of `bins` equal intervals from min to max; the last one holds max too."""
     if min == max:
@@ -240,6 +246,7 @@ TABLE: Table = {
     aten.index_reduce.default: index_reduce,
     aten.index_put.default: index_put,
     aten.put.default: put,
+    aten.take.default: take,
     aten._unsafe_masked_index.default: unsafe_masked_index,
     aten._unsafe_masked_index_put_accumulate.default: unsafe_masked_index_put,
     aten.masked_scatter.default: masked_scatter,

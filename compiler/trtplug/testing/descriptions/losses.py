@@ -10,7 +10,7 @@ from trtplug_registry import FLOATS, INTS, Choose, Domain, Only, Optional, Stati
 
 _REDUCTION = Only(0, 1, 2)
 _SCORES = Tensor(FLOATS[:1], rank=(1, 2), zero_size=False, values=(-1e2, 1e2))
-_CLASS = Tensor(INTS[1:], rank=(0, 1))
+_CLASS = Tensor(INTS[1:], rank=(0, 3))
 _SHARE = Tensor(FLOATS[:1], rank=(0, 3), values=(0, 1))
 
 

@@ -23,6 +23,7 @@ from trtplug.testing.arrangements import (
     slices_at_places,
     sorted_list,
     strided,
+    taken_places,
 )
 from trtplug_registry import (
     ALL,
@@ -37,7 +38,6 @@ from trtplug_registry import (
     Static,
     Tensor,
     broadcastable,
-    index_into,
     same_dtype,
     same_shape,
 )
@@ -165,7 +165,7 @@ TABLE: Mapping[str, Domain] = {
         step=Static(1, 3),
     ),
     "aten::take": Domain(
-        index_into("index", "self", 0), self=Tensor(rank=(1, 1), zero_size=False), index=Tensor(INTS[1:], rank=(0, 3))
+        arranged("places", taken_places, "self", "index"), self=SOME, index=Tensor(INTS[1:], rank=(0, 3))
     ),
     "aten::_unsafe_masked_index": Domain(
         arranged("places where the mask is true", masked_places, "self", "mask", "indices"),
@@ -184,6 +184,12 @@ TABLE: Mapping[str, Domain] = {
         )
         for name, spec in {"Tensor": Tensor(NUMBERS, rank=(0, 3)), "Scalar": Static(-4, 4)}.items()
     },
+    "aten::searchsorted.Scalar": Domain(
+        arranged("in order", sorted_list("sorted_sequence"), "sorted_sequence"),
+        sorted_sequence=_SORTED,
+        self=Static(-4, 4),
+        **_FLAGS,
+    ),
     "aten::searchsorted.Tensor": Domain(
         same_dtype("sorted_sequence", "self"),
         arranged("in order", sorted_list("sorted_sequence"), "sorted_sequence"),

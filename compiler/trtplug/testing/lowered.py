@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -137,8 +138,9 @@ class LoweredCase:
 def lowered_cases(registry: Registry, profile: Profile | str | None = None) -> list[LoweredCase]:
     """Both laws over every op that a plugin brings a decomposition of and that is described.
 
-    Only under ``nightly`` those, too, whose calls a converter takes and is held to the laws for. The profile is that of
-    the environment where None is given.
+    Only under ``nightly`` those, too, whose calls a converter takes and is held to the laws for, ops that are written
+    by one function with another, and symbolic sizes of what Torch itself writes with others. The profile is that of the
+    environment where None is given.
 
     For a parametrized test::
 
@@ -148,15 +150,23 @@ def lowered_cases(registry: Registry, profile: Profile | str | None = None) -> l
     """
     chosen = profile_of_environment() if profile is None else profile_named(profile)
     ops = sorted(registry.decompositions, key=qualified_name)
-    if not chosen.every_dtype:
-        ops = [op for op in ops if not registry.candidates(op) or is_hand_written(op)]
     found = [one for op in ops if (one := described(op, registry)) is not None]
-    return [
-        LoweredCase(registry, one, law)
-        for one in found
-        for law in _LAWS
-        if law is not Law.DYNAMIC or can_be_dynamic(one)
-    ]
+    if not chosen.every_dtype:
+        found = [one for one in found if not registry.candidates(one.target) or is_hand_written(one.overloads()[0])]
+        found = list({_writer(one, registry): one for one in reversed(found)}.values())[::-1]
+    return [LoweredCase(registry, one, law) for one in found for law in _LAWS if _has(one, law, registry, chosen)]
+
+
+def _has(one: Described, law: Law, registry: Registry, profile: Profile) -> bool:
+    if law is not Law.DYNAMIC:
+        return True
+    by_torch = getattr(inspect.unwrap(_writer(one, registry)), "__module__", "torch").startswith("torch")
+    return can_be_dynamic(one) and (profile.every_dtype or not by_torch)
+
+
+def _writer(one: Described, registry: Registry) -> Callable[..., Any]:
+    """The function that writes an op with others."""
+    return registry.decompositions[one.overloads()[0]]
 
 
 def check_lowering(

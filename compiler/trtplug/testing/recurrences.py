@@ -9,7 +9,10 @@ from trtplug.testing.arrangements import Arrange, arranged, shaped
 from trtplug_registry import FLOATS, Choose, Domain, ListOf, Only, Optional, Static, Tensor, same_dtype
 
 _MILD = Tensor(FLOATS[:1], rank=(2, 2), values=(-2, 2))
-_RANK_3 = Tensor(FLOATS[:1], rank=(3, 3), values=(-2, 2))
+_RANK_3 = Tensor(FLOATS[:1], rank=(3, 3), dynamic=False, values=(-2, 2))
+"""Of sequences, whose sizes eager takes on trust: where they do not fit, it may end the process."""
+
+_PARAMETER = Tensor(FLOATS[:1], rank=(1, 2), dynamic=False, values=(-2, 2))
 _YES_NO = Only(False, True)
 
 
@@ -87,7 +90,7 @@ def _sequences(gates: int, states: bool) -> Domain:
         arranged("a sequence", _sequence(gates), "input", "hx", "params"),
         input=_RANK_3,
         hx=ListOf(_RANK_3, shortest=2, longest=2) if states else _RANK_3,
-        params=ListOf(Tensor(FLOATS[:1], rank=(1, 2), values=(-2, 2))),
+        params=ListOf(_PARAMETER),
         has_biases=_YES_NO,
         num_layers=Static(1, 2),
         dropout=Only(0.0),

@@ -105,7 +105,7 @@ def suggest(
     flops: Mapping[Node, int],
     quarantine: Iterable[Node] = (),
 ) -> tuple[Suggestion, ...]:
-    """Every change that was seen to flip a verdict, the one that brings most first.
+    """Every change that was seen to flip a verdict and to better the partition, the one that brings most first.
 
     Args:
         graph: lowered.
@@ -122,7 +122,17 @@ def suggest(
             break
         left -= len(graph.nodes)
         made.append(_weigh(asked, idea, flops))
-    return tuple(sorted(made, key=lambda s: (-s.flops, s.engines[1] - s.engines[0], s.left[1] - s.left[0], s.text)))
+    return tuple(
+        sorted(
+            filter(_brings, made), key=lambda s: (-s.flops, s.engines[1] - s.engines[0], s.left[1] - s.left[0], s.text)
+        )
+    )
+
+
+def _brings(made: Suggestion) -> bool:
+    """Whether the partition is better: a node that is taken alone may be in a block too small to be one."""
+    fewer = any(now > then for now, then in (made.engines, made.left, made.bytes))
+    return fewer or made.flops > 0
 
 
 def _weigh(asked: _Asked, idea: _Idea, flops: Mapping[Node, int]) -> Suggestion:

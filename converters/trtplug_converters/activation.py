@@ -246,6 +246,8 @@ def clamp(ctx: Any, self: Any, min: Any = None, max: Any = None) -> Any:
     CLIP of floats between numbers; else MAX, then MIN.
     """
     low, high = in_dtype(ctx, self, min, max)[1:]
+    if low is not None and high is not None and low > high:
+        low = high  # where they cross, eager's result is the upper one and that of TensorRT's CLIP the lower
     return clipped(ctx, self, low, high)
 
 

@@ -10,7 +10,15 @@ import torch
 import trtplug
 from trtplug._tensorrt import library
 from trtplug.executors import pick_executor
-from trtplug.testing.parity import check_calls, check_dynamic, check_layer, dynamic_cases, layer_cases
+from trtplug.testing.parity import (
+    check_calls,
+    check_dynamic,
+    check_layer,
+    check_lowered,
+    dynamic_cases,
+    layer_cases,
+    lowered_calls,
+)
 from trtplug.testing.parity import record as records
 from trtplug.testing.parity.calls import call_cases
 from trtplug.testing.parity.record import DECISIONS, Entry
@@ -57,11 +65,22 @@ def test_dynamic_calls(case: str) -> None:
     assert verdict == entry.verdict, f"{found.wrong[:2]}; the record: {entry}"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not HERE, reason="no CUDA device")
+@pytest.mark.parametrize("case", list(lowered_calls(REGISTRY)) if HERE else ["every op that is decomposed"])
+def test_lowered_calls(case: str) -> None:
+    entry = known("lowered", case)
+    found = check_lowered(lowered_calls(REGISTRY)[case], pick_executor(REGISTRY, "tensorrt"), "cuda")
+    verdict = "differs" if found.wrong else "agrees"
+    assert verdict == entry.verdict, f"{found.wrong[:2]}; the record: {entry}"
+
+
 def test_every_entry_is_of_a_case_that_exists_and_is_decided() -> None:
     cases = {
         "layers": set(layer_cases()),
         "calls": set(call_cases(REGISTRY)),
         "dynamic": set(dynamic_cases(REGISTRY)),
+        "lowered": set(lowered_calls(REGISTRY)),
     }
     for entry in records.read().values():
         assert entry.case in cases[entry.table], f"stale: {entry}"

@@ -16,7 +16,8 @@ def main() -> None:
     parser.add_argument("--executor", default="tensorrt", help="under test (default: %(default)s)")
     chosen = parser.parse_args()
     for case in chosen.cases:
-        table = jobs.layer if case in layer_cases() else jobs.dynamic if case.endswith("-dynamic") else jobs.calls
+        of_calls = jobs.dynamic if case.endswith("-dynamic") else jobs.calls
+        table = jobs.layer if case in layer_cases() else of_calls if ":aten::" in case else jobs.lowered
         print(json.dumps({"case": case, **table(case, chosen.executor)}, indent=2))
 
 

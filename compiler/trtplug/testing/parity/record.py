@@ -1,6 +1,6 @@
 """What is known of TensorRT against the reference executor: a table in a file, made by a run on a GPU.
 
-Every case of the layer table has a line for each version that was run; the converters' calls, static and dynamic, have
+Every case of the layer table has a line for each version that was run; calls, whatever table they are of, have
 lines only where they do not agree. What does not agree has a decision, one of `DECISIONS`: why it is left as it is.
 What TensorRT leaves open (`trtplug.reference.latitude`) agrees. ``python -m trtplug.testing.parity CASE`` reproduces a
 line.
@@ -17,21 +17,21 @@ PATH = Path(__file__).with_name("record.tsv")
 
 DECISIONS: Mapping[str, str] = {
     "": "TensorRT agrees, or refuses to define or build it",
-    "folded": "TensorRT simplifies as it builds: x - x and 0 * x are 0 whatever x is, in a log_softmax over one "
-    "element and a product of one term",
+    "chain": "a cast from integers to halves and on to float32 skips the halves: what overflows there does not",
+    "least": "adding or subtracting a constant that is the least integer leaves negative numbers as they are",
+    "open": "not explained yet; it stands here so that a change is noticed",
     "constant": "TensorRT reads past the end of a constant that it has made itself: of a product over an axis of size "
     "0, so in attention whose heads have no width, and of AND and OR with a constant that decides them. "
     "Where we see the constant no such layer is made",
     "range": "a product of several halves overflows or not, as the order of its factors goes; in 1.4, a maximum over "
     "nothing but -inf is the least finite number, and the largest float32 rounds to an infinite TF32",
-    "ties": "a nearest grid sample half way between two elements of a volume: which one is the kernel's choice",
+    "ties": "a nearest grid sample half way between two elements: which one is the kernel's choice",
     "scatter": "a scatter of more rows than there are, their number symbolic, loses writes: only calls that write a "
     "row twice have so many",
-    "empty": "a group norm of nothing, by a symbolic size that is 0, fails when it is run",
     "context": "TensorRT fails as it makes a context, or ends the process: a convolution of bfloat16 with one "
     "channel per group, transposed or (in 1.4) not. When a model is compiled, the block is left to Torch",
     "version": "1.4 is wrong, or does not define it; 1.6 is right: transposed convolutions in three dimensions, a "
-    "scalar bias of a bfloat16 product, grid samples of volumes",
+    "scalar bias of a bfloat16 product, grid samples of volumes, some top-k of many axes, a max pooling that fails",
 }
 
 
@@ -40,7 +40,7 @@ class Entry:
     """One line.
 
     Attributes:
-        table: ``layers``, ``calls`` or ``dynamic``.
+        table: ``layers``, ``calls``, ``dynamic``, ``lowered`` or ``breadth``.
         case: its id.
         version: of TensorRT.
         verdict: see `Finding`; of calls, ``differs`` or ``crash``.

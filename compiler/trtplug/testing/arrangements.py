@@ -9,6 +9,7 @@ from typing import Any
 from trtplug_registry import (
     FLOATS,
     INTS,
+    Call,
     Choose,
     Domain,
     ListOf,
@@ -133,6 +134,11 @@ def unfolded(call: dict[str, Any], choose: Choose) -> None:
     size = call["self"].shape[call["dimension"]] if call["self"].rank else 1
     call["size"] = choose.integer(1, max(1, size))
     call["step"] = choose.integer(1, 3)
+
+
+def same_images(call: Call) -> bool:
+    """As many gradients as images: of others eager writes past the end."""
+    return bool(call["grad_output"].shape[:-2] == call["self"].shape[:-2])
 
 
 def pooled(axes: int) -> Domain:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from trtplug.testing.mutants import Mutant, base_of
 from trtplug_registry import Converter
 
-OPTIONS = ("-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist")
+OPTIONS = ("-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
 
 
 PATIENCE = 120

@@ -14,6 +14,7 @@ from trtplug.testing.arrangements import (
     of_windows,
     per_axis,
     pooled,
+    same_images,
     unequal_windows,
     unpooled,
     windows,
@@ -39,7 +40,7 @@ TABLE: Mapping[str, Domain] = {
     "aten::adaptive_avg_pool1d": pooled(1),
     "aten::_adaptive_avg_pool2d_backward": Domain(
         same_dtype("grad_output", "self"),
-        arranged("windows", unequal_windows, "grad_output", "self"),
+        Relation("windows", ("grad_output", "self"), same_images, unequal_windows),
         grad_output=Tensor(FLOATS, rank=(3, 4), zero_size=False),
         self=Tensor(FLOATS, rank=(3, 4), zero_size=False),
     ),

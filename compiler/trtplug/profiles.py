@@ -11,14 +11,17 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import sympy
 import torch
 
 from trtplug.errors import ExecutorError, SettingsError
-from trtplug.ranges import Range, Span
 from trtplug_registry import Engine, ShapeRange, unknown_name
+
+if TYPE_CHECKING:  # executors choose a profile by shapes alone, and need not load SymPy for that
+    import sympy
+
+    from trtplug.ranges import Range, Span
 
 Profiles: TypeAlias = Sequence[Sequence[ShapeRange]]
 """By profile and input: the smallest, typical and largest shape, of a size the number itself as a shape of one."""

@@ -80,7 +80,7 @@ class CompiledModule(nn.Module):
         traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
         flat = self._inputs(args, kwargs, traced)
         run: Callable[..., Any] = self.graph_module
-        if not traced and self._straight is not None and not self._straight[1]:
+        if not traced and self._straight is not None and not any(self._straight[1]):
             run = self._straight[0]
         if not traced and (torch.is_grad_enabled() or torch._C._is_any_autocast_enabled()):
             with torch.no_grad(), without_autocast():
@@ -253,7 +253,7 @@ def _keywords_of_flat(lowered: Lowered) -> tuple[str, ...] | None:
     return tuple(spec.child(1).context)
 
 
-def _straight(graph_module: GraphModule) -> tuple[Run, Mapping[int, Any]] | None:
+def _straight(graph_module: GraphModule) -> tuple[Run, tuple[Mapping[int, Any], ...]] | None:
     """What runs a graph that is one engine and nothing else, and the hooks by which it must not be run.
 
     To walk the graph to it would cost a call more than all the rest.
@@ -270,7 +270,7 @@ def _straight(graph_module: GraphModule) -> tuple[Run, Mapping[int, Any]] | None
         return None
     if results != [(call, place) for place in range(len(module.engine.outputs))]:
         return None
-    return module.run, module._forward_pre_hooks
+    return module.run, (module._forward_pre_hooks, module._forward_hooks)
 
 
 def _unflatten(spec: pytree.TreeSpec) -> Callable[[Sequence[Any]], Any]:

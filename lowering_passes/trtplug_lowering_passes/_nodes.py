@@ -32,9 +32,17 @@ def call_before(place: fx.Node, target: Any, *args: Any, name: str | None = None
         node = graph.create_node("call_function", target, args, kwargs, name=name)
     node.meta = {key: place.meta[key] for key in ORIGIN if key in place.meta}
     vals, named = fx.node.map_arg((args, kwargs), lambda item: item.meta["val"])
-    with torch.no_grad():
+    with torch.no_grad(), _unguarded(target, vals):
         node.meta["val"] = target(*vals, **named)
     return node
+
+
+def _unguarded(target: Any, values: Any) -> contextlib.AbstractContextManager[Any]:
+    """Keeps Torch from fixing sizes when it asks how a tensor that is cast lies in memory: its shape stays its own."""
+    if target is not torch.ops.aten._to_copy.default or not isinstance(values[0], FakeTensor):
+        return contextlib.nullcontext()
+    environment = values[0].fake_mode.shape_env
+    return contextlib.nullcontext() if environment is None else environment.suppress_guards()
 
 
 def call_like(node: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:

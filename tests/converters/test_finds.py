@@ -73,3 +73,22 @@ def test_infinitely_much_of_what_may_be_nothing(built_in: Registry, inner: int) 
     ranges = {"mat1": [(0, 4)], "mat2": [(0, 4)]}
     (result,) = run_op(built_in, aten.addmm.default, args, kwargs, **sizes, ranges=ranges)
     torch.testing.assert_close(result, aten.addmm.default(*args, **kwargs))
+
+
+def test_a_cast_fixes_no_size() -> None:
+    """Torch asks how the tensor lies in memory, which of a size of 1 to 2 once left 2."""
+    values = torch.tensor([[[[[-16, -15], [-14, 3]]]]], dtype=torch.int32)
+    args = values, torch.tensor(-3, dtype=torch.int32)
+    symbolic: dict[str, Any] = {"symbolic": {"self": [3]}, "example": {"self": [1, 1, 1, 2, 2]}}
+    (result,) = run_lowered_op(trtplug.registry(), aten.ldexp.Tensor, args, {}, **symbolic, ranges={"self": [(1, 2)]})
+    torch.testing.assert_close(result, aten.ldexp.Tensor(*args))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_running_statistics_keep_their_dtype(training: bool) -> None:
+    values = torch.tensor([[-16.0, 3.5], [-14.25, 2.0], [-12.5, 0.25]], dtype=torch.float16)
+    args = values, values[0], values[1], values[2], values[2].abs(), training, 0.5, 0.125
+    results = run_lowered_op(trtplug.registry(), aten._native_batch_norm_legit_functional.default, args)
+    expected = aten._native_batch_norm_legit_functional.default(*args)
+    assert [result.dtype for result in results] == [result.dtype for result in expected]
+    torch.testing.assert_close(list(results), list(expected), rtol=1e-2, atol=1e-2)

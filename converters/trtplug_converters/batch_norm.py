@@ -70,12 +70,14 @@ def _batch_norm(
 
 
 def fit_channels(*names: str) -> Relation:
-    """One element per channel, axis 1 of the input (eager demands it)."""
+    """One element per channel, axis 1 of the input (eager demands it). Not every Torch takes a vector as input."""
 
     def arrange(call: dict[str, Any], choose: Choose) -> None:
+        if call["input"].rank == 1:
+            call["input"] = call["input"]._replace(shape=(*call["input"].shape, 1))
         for name in names:
             if call[name] is not None:
-                call[name] = call[name]._replace(shape=call["input"].shape[1:2] or (1,))
+                call[name] = call[name]._replace(shape=call["input"].shape[1:2])
 
     return Relation(f"{', '.join(names)} of one element per channel", ("input", *names), None, arrange)
 
@@ -86,7 +88,7 @@ BATCH_NORM = Domain(
     parameters_dtype(*STATISTICS),
     moderate("input", *STATISTICS),
     UNUSED,
-    input=Tensor(FLOATS, rank=(2, 8), because="eager takes a batch of channels"),
+    input=Tensor(FLOATS, rank=(1, 8)),
     weight=Optional(VECTOR),
     bias=Optional(VECTOR),
     running_mean=VECTOR,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -142,9 +142,7 @@ def profiles_in(inputs: Sequence[Sequence[Range]]) -> tuple[tuple[ShapeRange, ..
     count = max([0, *[len(span.parts) for spans in inputs for span in spans]])
     found = []
     for number in range(count):
-        points = [
-            [span.parts[number] if span.parts else (span.min, span.opt, span.max) for span in spans] for spans in inputs
-        ]
+        points = [[span.part(number) for span in spans] for spans in inputs]
         low, typical, high = ([tuple(point[part] for point in shape) for shape in points] for part in range(3))
         found.append(tuple(zip(low, typical, high)))
     distinct = tuple(dict.fromkeys(found))
@@ -169,6 +167,11 @@ def holds(profile: Sequence[ShapeRange], shapes: Sequence[Sequence[int]]) -> boo
     )
 
 
+def shapes_of(inputs: Iterable[Any]) -> list[tuple[int, ...]]:
+    """The shapes of a call's tensors; a size is a shape of one."""
+    return [tuple(value.shape) if isinstance(value, torch.Tensor) else (int(value),) for value in inputs]
+
+
 def profile_of(engine: Engine, inputs: Sequence[Any]) -> int:
     """The number of the profile to run a call of an engine with; 0 where the engine has one at most.
 
@@ -181,7 +184,7 @@ def profile_of(engine: Engine, inputs: Sequence[Any]) -> int:
     names = [name for name, _ in engine.inputs]
     if len(inputs) != len(names):
         raise ExecutorError(f"{engine.name} takes {len(names)} inputs, not {len(inputs)}")
-    shapes = [tuple(value.shape) if isinstance(value, torch.Tensor) else (int(value),) for value in inputs]
+    shapes = shapes_of(inputs)
     number = holding(profiles, shapes)
     if number is None:
         given = ", ".join(f"{name} {list(shape)}" for name, shape in zip(names, shapes))

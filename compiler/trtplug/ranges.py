@@ -37,6 +37,10 @@ class Range:
     def __str__(self) -> str:
         return f"{self.min}..{self.opt}..{self.max}"
 
+    def part(self, number: int) -> Span:
+        """The values in the optimization profile of a number; the whole where there are no several."""
+        return self.parts[number] if self.parts else (self.min, self.opt, self.max)
+
 
 def size_range(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> Range:
     """The range of a size expression, from its symbols' ranges.
@@ -52,18 +56,11 @@ def size_range(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> Range:
     symbols = sorted(expression.free_symbols, key=str)
     spans = [ranges.get(symbol) or _constraint(symbol, size.node.shape_env) for symbol in symbols]
     count = max((len(span.parts) for span in spans), default=0)
-    parts = [
-        _between(expression, symbols, [span.parts[number] if span.parts else _whole(span) for span in spans])
-        for number in range(count)
-    ]
-    low, typical, high = _between(expression, symbols, [_whole(span) for span in spans])
+    parts = [_between(expression, symbols, [span.part(number) for span in spans]) for number in range(count)]
+    low, typical, high = _between(expression, symbols, [(span.min, span.opt, span.max) for span in spans])
     if parts:
         low, typical, high = min(part[0] for part in parts), parts[0][1], max(part[2] for part in parts)
     return Range(low, typical, high, size_name(size, ranges), tuple(parts))
-
-
-def _whole(span: Range) -> Span:
-    return span.min, span.opt, span.max
 
 
 def _between(expression: sympy.Expr, symbols: list[sympy.Symbol], spans: Sequence[Span]) -> Span:

@@ -11,7 +11,7 @@ from typing import Any
 import sympy
 import torch
 
-from trtplug.profiles import Profiles, holds, named_sizes, narrowed, profiles_in
+from trtplug.profiles import Profiles, holds, named_sizes, narrowed, profiles_in, shapes_of
 from trtplug.ranges import Range, size_range
 
 MAX_SIZE = 8192
@@ -59,8 +59,7 @@ class Limits:
         """Whether a call is within them."""
         if not self.profiles:
             return True
-        values = (inputs[place] for place in self.places)
-        shapes = [tuple(value.shape) if isinstance(value, torch.Tensor) else (int(value),) for value in values]
+        shapes = shapes_of(inputs[place] for place in self.places)
         return any(holds(profile, shapes) for profile in self.profiles)
 
 

@@ -172,7 +172,6 @@ def certificate(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns 1 where something fails or was not tried."""
-
     import trtplug
 
     options = _parser().parse_args(arguments)

@@ -9,30 +9,31 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from trtplug.building import Builds, Plan
 from trtplug.cache import Finished, Found, Kept
+from trtplug.cautions import conflicts, faults, rounding
 from trtplug.collector import collector_paused
 from trtplug.compiled import CompiledModule
 from trtplug.convert import convert
 from trtplug.engine import CompiledEngine, EngineModule
-from trtplug.errors import BuildError, ConversionError, ExecutorError, op_name
+from trtplug.errors import BuildError, ConversionError, ExecutorError
 from trtplug.executors import check_options, pick_executor
 from trtplug.logs import configure_log, log_report
 from trtplug.lowering import Lowered, lower
+from trtplug.naming import op_name
 from trtplug.network import Network
 from trtplug.network.finished import BuildOptions, Progress
 from trtplug.partition import Block, Partition, extract, link, partition
 from trtplug.report import CompilationReport
 from trtplug.reporting import Facts, make_report
 from trtplug.settings import Settings
-from trtplug.tf32 import CANNOT_HOLD, PROCESS, multiplies_float32
+from trtplug.tf32 import PROCESS
 from trtplug.tracing import Program, as_program, trace
 from trtplug.turns import tracing_turn
 from trtplug.weights import Recipe
@@ -144,7 +145,7 @@ class Compilation:
     def finish(self, program: Program, runners: Sequence[EngineModule] = ()) -> CompiledModule:
         """The rest of the pipeline. `runners` serve again where they run an engine that is found to serve again."""
         lowered = self.lower(program)
-        executor = pick_executor(self.registry, self.settings.executor, _device_type(lowered))
+        executor = pick_executor(self.registry, self.settings.executor, lowered.device_type)
         check_options(executor, self.settings.run_options)
         engines, chosen = self.ready(lowered, executor, runners)
         with self.stage("link"):
@@ -165,8 +166,8 @@ class Compilation:
 
     def build_all(self, lowered: Lowered) -> list[CompiledEngine]:
         """Every block's engine. A node that fails is put in quarantine and the partition redone."""
-        self._warn_of_conflicts(lowered.graph_module)
-        self._warn_of_faults()
+        self._warn_of(conflicts(self.registry, lowered.graph_module.graph))
+        self._warn_of(faults(self.registry))
         self.quarantine |= {n: self._failed[n.name] for n in lowered.graph_module.graph.nodes if n.name in self._failed}
         while True:
             with self.stage("partition"):
@@ -221,7 +222,7 @@ class Compilation:
                     failed = block, error
                     break
             if failed is None:
-                self._warn_of_tf32(engines, executor)
+                self._warn_of(rounding(self.settings, engines, executor), UserWarning)
                 return engines, [known[engine.name, id(engine.plan)] for engine in engines]
             self._leave_to_torch(*failed)
 
@@ -373,32 +374,12 @@ class Compilation:
         with tracing_turn():  # another thread may have turned warnings into errors meanwhile
             warnings.warn(message, category, stacklevel=6)
 
-    def _warn_of_tf32(self, engines: Sequence[CompiledEngine], executor: Executor) -> None:
-        if executor.device != "cuda" or self.settings.tf32 or not PROCESS.rounds:
-            return
-        if any(multiplies_float32(engine.reference) for engine in engines):
-            self._warn(f"{CANNOT_HOLD} in this process: {PROCESS.why}", UserWarning)
-
-    def _warn_of_faults(self) -> None:
-        """What the registry has found out about converters while it was asked."""
-        for converter, fault in sorted(self.registry.faults.items(), key=lambda item: item[0].id):
-            message = f"converter {converter.id} of plugin {converter.plugin!r} is refused: {fault}"
-            if self.settings.strict_plugins:
+    def _warn_of(self, messages: Iterable[str], category: type[Warning] = PluginWarning) -> None:
+        """Of what is wrong with plugins strict mode raises the first."""
+        for message in messages:
+            if category is PluginWarning and self.settings.strict_plugins:
                 raise PluginError(message)
-            self._warn(message, PluginWarning)
-
-    def _warn_of_conflicts(self, graph_module: GraphModule) -> None:
-        present = {node.target for node in graph_module.graph.nodes}
-        pairs = {
-            frozenset(c.id for c in pair) for op, ps in self.registry.conflicts.items() if op in present for pair in ps
-        }
-        if not pairs:
-            return
-        text = "; ".join(sorted(" and ".join(sorted(pair)) for pair in pairs))
-        message = f"plugins claim the same op with equal priority, so neither is used: {text}. Set prefer=[...]"
-        if self.settings.strict_plugins:
-            raise PluginError(message)
-        self._warn(message, PluginWarning)
+            self._warn(message, category)
 
     def report(
         self, lowered: Lowered, engines: Sequence[CompiledEngine], executor: str, *, suggestions: bool = False
@@ -417,12 +398,3 @@ class Compilation:
 def _key(block: Block) -> tuple[Any, ...]:
     """Equal for two partitions' blocks where they are the same block."""
     return (block.nodes, block.copies, block.inputs, block.outputs, block.sizes)
-
-
-def _device_type(lowered: Lowered) -> str:
-    """Where the model's tensors live: the first input's type of device."""
-    for node in lowered.graph_module.graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, torch.Tensor):
-            return value.device.type
-    return "cpu"

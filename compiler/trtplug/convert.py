@@ -21,7 +21,7 @@ from trtplug.network.sizes import SizeBook
 from trtplug.profiles import profiles_in
 from trtplug.ranges import Range, size_range
 from trtplug_registry import Converter, TensorFacts, describe_value, tensors_in
-from trtplug_registry.converter import formals, parameter_name
+from trtplug_registry.conversion import formals, parameter_name
 
 # Symbolic size arithmetic, by the ElementWiseOperation that computes it on int64 tensors
 _SIZE_MATH: Mapping[Any, str] = {

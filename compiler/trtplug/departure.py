@@ -18,9 +18,10 @@ from trtplug.compilation import Compilation
 from trtplug.convert import convert
 from trtplug.departure_script import write_script
 from trtplug.engine import CompiledEngine
-from trtplug.errors import LoweringError, op_name, source_line
+from trtplug.errors import LoweringError
 from trtplug.executors import pick_executor
 from trtplug.lowering import Lowered, flatten_inputs
+from trtplug.naming import op_name, source_line
 from trtplug.network.finished import BuildOptions
 from trtplug.partition import Block, extract, partition
 from trtplug.settings import Settings

@@ -11,9 +11,9 @@ from torch.fx import Node
 
 from trtplug.collector import collector_paused
 from trtplug.engine import CompiledEngine
-from trtplug.errors import op_name, source_line
 from trtplug.insight import flops_of, picture, suggest
 from trtplug.lowering import Lowered
+from trtplug.naming import op_name, source_line
 from trtplug.partition import Block, Partition
 from trtplug.partition.value import Value, is_getitem, value_of
 from trtplug.ranges import size_name

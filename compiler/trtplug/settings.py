@@ -6,11 +6,14 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtplug.control import choices
 from trtplug.errors import SettingsError
-from trtplug_registry import RunOptions, Selection, unknown_name
+from trtplug_registry import unknown_name
+
+if TYPE_CHECKING:  # the command line describes settings without waiting for Torch
+    from trtplug_registry import RunOptions
 
 ON_FAILURE = ("fallback", "raise")
 WEIGHT_CHECKS = ("auto", "version", "data")
@@ -122,11 +125,17 @@ class Settings:
     @property
     def run_options(self) -> RunOptions:
         """What executors are told."""
+        from trtplug_registry import RunOptions
+
         return RunOptions(self.cuda_graphs, self.cache_dir, self.cache_bytes)
 
     def _check_selection(self, name: str, names: tuple[str, ...]) -> None:
-        if names and self.precision == "keep":
+        if not names:
+            return
+        if self.precision == "keep":
             raise SettingsError(f"{name}={list(names)}: has no effect without precision")
+        from trtplug_registry import Selection
+
         try:
             Selection(names)
         except re.error as error:

@@ -11,7 +11,7 @@ import torch
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import GraphModule, Node
 
-from trtplug_registry.converter import qualified_name
+from trtplug_registry.conversion import qualified_name
 from trtplug_registry.facts import Call, Symbolic, describe_value
 from trtplug_registry.specs import Because, Spec, seen
 from trtplug_registry.support import Reason, ReasonCode, Support

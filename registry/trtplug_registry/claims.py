@@ -9,7 +9,7 @@ from typing import Any
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import Node
 
-from trtplug_registry.converter import Converter, formals
+from trtplug_registry.conversion import Converter, formals
 
 
 class Claims:

@@ -10,8 +10,9 @@ from torch.fx import Node
 
 from trtplug_registry.errors import DeclarationError
 from trtplug_registry.facts import Call
+from trtplug_registry.nested import Either, ListOf, Optional
 from trtplug_registry.relations import OutputsUsed, Relation
-from trtplug_registry.specs import Axis, Either, ListOf, Negation, Only, Optional, Spec, Tensor
+from trtplug_registry.specs import Axis, Negation, Only, Spec, Tensor
 from trtplug_registry.support import Reason, ReasonCode
 
 

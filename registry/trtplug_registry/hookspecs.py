@@ -12,7 +12,7 @@ from typing import Any
 import pluggy
 from torch._ops import OpOverload
 
-from trtplug_registry.converter import Converter
+from trtplug_registry.conversion import Converter
 from trtplug_registry.examples import Example
 from trtplug_registry.executor import Executor
 from trtplug_registry.passes import DisablePass, LoweringPass, OrderPasses

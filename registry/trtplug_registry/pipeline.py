@@ -48,19 +48,6 @@ class Pipeline:
     rulings: tuple[Ruling, ...]
 
 
-def order_passes(
-    passes: Iterable[LoweringPass],
-    *,
-    choices: Iterable[DisablePass | OrderPasses] = (),
-    disable: Sequence[str] = (),
-    enable: Sequence[str] = (),
-    order: Sequence[str] = (),
-    absent: Collection[str] = (),
-) -> tuple[LoweringPass, ...]:
-    """All passes that run, in order: the ``passes`` of `arrange_passes`."""
-    return arrange_passes(passes, choices=choices, disable=disable, enable=enable, order=order, absent=absent).passes
-
-
 def arrange_passes(
     passes: Iterable[LoweringPass],
     *,

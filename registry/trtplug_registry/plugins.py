@@ -15,13 +15,13 @@ import pluggy
 from torch._ops import OpOverload
 
 from trtplug_registry import hookspecs
-from trtplug_registry.converter import Converter
+from trtplug_registry.conversion import Converter
 from trtplug_registry.errors import PassOrderError, PluginError, PluginWarning, TrtplugError, unknown_name
 from trtplug_registry.examples import Example
 from trtplug_registry.executor import Executor
 from trtplug_registry.hookspecs import CONTRACT, GROUP
 from trtplug_registry.passes import DisablePass, LoweringPass, OrderPasses
-from trtplug_registry.pipeline import order_passes
+from trtplug_registry.pipeline import arrange_passes
 
 DISTRIBUTION = "trtplug"
 CONTRACT_NAME = "trtplug_contract"
@@ -152,7 +152,7 @@ class PluginManager:
         passes = [item for plugin in present for item in plugin.passes]
         choices = [item for plugin in present for item in plugin.pass_choices]
         try:
-            order_passes(passes, choices=choices, **said, absent=absent)
+            arrange_passes(passes, choices=choices, **said, absent=absent)
         except PassOrderError as error:
             return str(error)
         return ""

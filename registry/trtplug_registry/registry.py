@@ -6,38 +6,27 @@ import dataclasses
 import functools
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.fx import Node
 
 from trtplug_registry.bodies import body_of, describe_body
 from trtplug_registry.claims import Claims
-from trtplug_registry.converter import DATA_DEPENDENT_SHAPES, Converter, check_signature, qualified_name, resolve
+from trtplug_registry.conversion import Converter, check_signature, qualified_name, resolve
 from trtplug_registry.errors import DeclarationError, unknown_name
-from trtplug_registry.facts import Opaque, SymbolicSize, describe_node, describe_value
+from trtplug_registry.facts import Opaque, describe_node, describe_value
 from trtplug_registry.fingerprint import fingerprint
 from trtplug_registry.memory import Memory, call_key
-from trtplug_registry.nature import has_data_dependent_shape, nature
+from trtplug_registry.natures import has_data_dependent_shape, nature
 from trtplug_registry.passes import LoweringPass
 from trtplug_registry.pipeline import Ruling, arrange_passes
 from trtplug_registry.plugins import Plugin
-from trtplug_registry.relations import tensors_in
+from trtplug_registry.refusals import Capabilities, Refusals
 from trtplug_registry.selection import Selection
-from trtplug_registry.specs import seen
 from trtplug_registry.support import Reason, ReasonCode, Support, Supported, Unsupported, refuse
 
 _OPS = (OpOverload, HigherOrderOperator)
-
-
-class Capabilities(Protocol):
-    """What the TensorRT at hand can do."""
-
-    @property
-    def version(self) -> str: ...
-
-    def has(self, name: str) -> bool:
-        """Whether the module has this (dotted) name, or this ability (`DATA_DEPENDENT_SHAPES`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +110,7 @@ class Registry:
             sorted((e for p in self.plugins for e in p.executors), key=lambda e: (-e.priority, e.plugin, e.name))
         )
         self._exclusions = Selection(exclude)
-        self._faults: dict[Converter, str] = {}
-        self._distrusted: dict[Converter, Reason] = {}
+        self._refusals = Refusals(capabilities)
         self._claims, self._unloaded = self._index()
         self._memory = Memory()
 
@@ -184,7 +172,7 @@ class Registry:
         if self._exclusions.has_op(op):
             return Reason(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps {qualified_name(op)} in Torch")
         claims = self._find_claims(op)
-        return None if claims is None else _conflict(claims, converter) or self._lack(converter)
+        return None if claims is None else self._refusals.of_op(claims, converter)
 
     @property
     def targets(self) -> tuple[OpOverload, ...]:
@@ -200,7 +188,7 @@ class Registry:
     @property
     def faults(self) -> Mapping[Converter, str]:
         """What was found wrong with converters while assembling and asking, in words. It is a refusal, never raised."""
-        return types.MappingProxyType(dict(self._faults))
+        return types.MappingProxyType(dict(self._refusals.faults))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -245,7 +233,7 @@ class Registry:
             try:
                 overloads = converter.overloads()
             except DeclarationError as error:  # a target by name, whose op was loaded after the plugin was asked
-                self._faults[converter] = str(error)
+                self._refusals.faults[converter] = str(error)
                 continue
             ops = overloads or ((converter.operator,) if converter.operator is not None else ())
             for op in ops:
@@ -274,7 +262,7 @@ class Registry:
         try:
             check_signature(converter, op)
         except DeclarationError as error:
-            self._faults[converter] = str(error)
+            self._refusals.faults[converter] = str(error)
             return False
         return True
 
@@ -289,7 +277,8 @@ class Registry:
             return refuse(ReasonCode.EXCLUDED_BY_USER, seen=f"torch_ops keeps {excluded} in Torch")
         claims = self._find_claims(op)
         if claims is None or not claims.converters:
-            unfit = "; ".join(self._faults[c] for c in self._faults if c.target_name == qualified_name(op))
+            faults = self._refusals.faults
+            unfit = "; ".join(faults[c] for c in faults if c.target_name == qualified_name(op))
             text = unfit or f"no plugin has a converter for {qualified_name(op)}"
             code = ReasonCode.DATA_DEPENDENT_SHAPE if has_data_dependent_shape(op) else ReasonCode.NO_CONVERTER
             return refuse(code, seen=text, because="" if unfit else nature(op))
@@ -311,7 +300,7 @@ class Registry:
         """The first converter that takes a call, or everyone's reason."""
         reasons = []
         for place, converter in enumerate(claims.converters):
-            reason = self._refusal(claims, place, node, call)
+            reason = self._refusals.of(claims, place, node, call)
             if reason is None:
                 return Supported(converter)
             reasons.append(reason)
@@ -324,7 +313,7 @@ class Registry:
         call = self._call(claims, node)
         if isinstance(call, Reason):
             return dict.fromkeys(claims.converters, call)
-        return {c: self._refusal(claims, place, node, call) for place, c in enumerate(claims.converters)}
+        return {c: self._refusals.of(claims, place, node, call) for place, c in enumerate(claims.converters)}
 
     def _call(self, claims: Claims, node: Node) -> dict[str, Any] | Reason:
         try:
@@ -335,52 +324,6 @@ class Registry:
             if isinstance(value, Opaque):
                 return Reason(ReasonCode.NO_METADATA, name, "a value in node.meta['val']", value.why)
         return call
-
-    def _refusal(self, claims: Claims, place: int, node: Node, call: dict[str, Any]) -> Reason | None:
-        converter = claims.converters[place]
-        if converter in self._distrusted:
-            return self._distrusted[converter]
-        try:
-            reason = self._refusal_of(converter, claims, place, node, call)
-            if not converter.built_in and (converter.domain.relations or converter.domain.outputs):
-                self._check_stable(converter, reason, self._refusal_of(converter, claims, place, node, call))
-        except Exception as error:  # a plugin's relation may raise anything
-            text = f"its domain raised {type(error).__name__}: {error}"
-            self._faults[converter] = text
-            reason = Reason(ReasonCode.RELATION, required="a domain that can be asked", seen=text)
-        reason = self._distrusted.get(converter, reason)
-        return None if reason is None else dataclasses.replace(reason, converter=converter.id)
-
-    def _check_stable(self, converter: Converter, one: Reason | None, two: Reason | None) -> None:
-        """A domain that answers differently when asked twice is not asked again: its converter takes nothing."""
-        if (one is None) is (two is None):
-            return
-        text = f"its domain, asked twice about one call, said {one or 'yes'}, then {two or 'yes'}"
-        self._faults[converter] = text
-        reason = Reason(ReasonCode.RELATION, required="a domain that answers alike when asked twice", seen=text)
-        self._distrusted[converter] = dataclasses.replace(reason, converter=converter.id)
-
-    def _refusal_of(
-        self, converter: Converter, claims: Claims, place: int, node: Node, call: dict[str, Any]
-    ) -> Reason | None:
-        reason = _conflict(claims, converter)
-        if reason is not None:
-            return reason
-        for name, default in claims.pinned[place].items():
-            if call[name] != default:
-                return Reason(ReasonCode.ARGUMENT, name, f"its default, {default!r}", seen(call[name]))
-        reason = converter.domain.refusal(call)
-        if reason is None and not converter.dynamic_shapes:
-            reason = _refuse_dynamic(call)
-        return reason or converter.domain.refusal_of_use(node) or self._lack(converter)
-
-    def _lack(self, converter: Converter) -> Reason | None:
-        """What a converter needs that this TensorRT has not; said of calls that it would take otherwise."""
-        capabilities = self.capabilities
-        if capabilities is None:
-            return None
-        lacking = (name for name in converter.needs if not capabilities.has(name))
-        return next((_missing(name, capabilities.version) for name in lacking), None)
 
     def _describe(self, value: Any) -> Any:
         if isinstance(value, Node):
@@ -398,38 +341,6 @@ class Registry:
         if isinstance(value, list | tuple):
             return [self._describe(item) for item in value]
         return describe_value(value)
-
-
-def _conflict(claims: Claims, converter: Converter) -> Reason | None:
-    """The refusal of a converter that another one conflicts with."""
-    rival = claims.conflicts.get(converter)
-    if rival is None:
-        return None
-    return Reason(
-        ReasonCode.CONFLICT,
-        required=f"prefer=[{converter.plugin!r}] or prefer=[{rival.plugin!r}]",
-        seen=f"{converter.id} and {rival.id} both claim the op with equal priority",
-    )
-
-
-def _missing(name: str, version: str) -> Reason:
-    """The refusal of a converter that needs what this TensorRT has not."""
-    if name != DATA_DEPENDENT_SHAPES:
-        return Reason(ReasonCode.TENSORRT_VERSION, required=name, seen=f"TensorRT {version} has not")
-    return Reason(
-        ReasonCode.DATA_DEPENDENT_SHAPE,
-        required="one that builds engines whose results' shapes depend on values",
-        seen=f"TensorRT {version} declares the layer and has no implementation of it",
-        because="the shape of the op's result depends on values, not only on the inputs' shapes",
-    )
-
-
-def _refuse_dynamic(call: Mapping[str, Any]) -> Reason | None:
-    for name, value in call.items():
-        for facts in tensors_in(value):
-            if any(isinstance(size, SymbolicSize) for size in facts.shape):
-                return Reason(ReasonCode.DYNAMIC_SHAPE, name, "static shapes", seen(facts))
-    return None
 
 
 def _name(node: Node) -> str:

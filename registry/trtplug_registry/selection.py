@@ -11,7 +11,7 @@ import torch
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.fx import Node
 
-from trtplug_registry.converter import qualified_name, resolve
+from trtplug_registry.conversion import qualified_name, resolve
 from trtplug_registry.errors import UnknownNameError, unknown_name
 
 REGEX = "re:"

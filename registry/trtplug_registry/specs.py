@@ -83,6 +83,10 @@ class Spec:
         return self.because if isinstance(self.because, str) else self.because.get(field, "")
 
 
+class Several(Spec):
+    """Base of the specs that take values of several kinds, tensors among them: `disjoint` is theirs to answer."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Tensor(Spec):
     """A tensor.
@@ -120,7 +124,7 @@ class Tensor(Spec):
             why = self.reason("rank") or (
                 "" if len(shape) <= MAX_RANK else "TensorRT tensors have at most 8 dimensions"
             )
-            return Reason(ReasonCode.RANK, argument, _between("rank", low, high), seen(value), why)
+            return Reason(ReasonCode.RANK, argument, between("rank", low, high), seen(value), why)
         for axis, size in enumerate(shape):
             if type(size) is int:
                 if size == 0 and not self.zero_size:
@@ -158,13 +162,13 @@ class Tensor(Spec):
 
     def disjoint(self, other: Spec) -> bool:
         if not isinstance(other, Tensor):
-            return not isinstance(other, Optional | Anything)
+            return not isinstance(other, Several) or other.disjoint(self)
         return not set(self.dtypes) & set(other.dtypes) or self.rank[1] < other.rank[0] or other.rank[1] < self.rank[0]
 
     def __str__(self) -> str:
         text = names_of(self.dtypes)
         if self.rank != (0, MAX_RANK):
-            text += f", {_between('rank', *self.rank)}"
+            text += f", {between('rank', *self.rank)}"
         if not self.zero_size:
             text += ", not empty"
         if not self.dynamic:
@@ -204,7 +208,7 @@ class Static(Spec):
         return isinstance(other, Static) and (self.hi < other.lo or other.hi < self.lo)
 
     def __str__(self) -> str:
-        return _between("a number", self.lo, self.hi)
+        return between("a number", self.lo, self.hi)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +232,7 @@ class Size(Spec):
         yield from Static(self.lo, self.hi, because=self.because).negations()
 
     def __str__(self) -> str:
-        return _between("an integer, symbolic too", self.lo, self.hi)
+        return between("an integer, symbolic too", self.lo, self.hi)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -313,92 +317,7 @@ def axis_range(axis: Axis, call: Call) -> int | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class ListOf(Spec):
-    """A list of between `shortest` and `longest` items, each as `item` says."""
-
-    item: Spec
-    shortest: int = 0
-    longest: int = 1_000_000
-    because: Because = ""
-
-    def refusal(self, argument: str, value: Any, call: Call) -> Reason | None:
-        if not isinstance(value, list | tuple):
-            return Reason(ReasonCode.ARGUMENT, argument, "a list", seen(value))
-        if not self.shortest <= len(value) <= self.longest:
-            wanted = _between("as many items as", self.shortest, self.longest)
-            return Reason(ReasonCode.ARGUMENT, argument, wanted, f"{len(value)} items", self.reason("length"))
-        for place, item in enumerate(value):
-            refusal = self.item.refusal(f"{argument}[{place}]", item, call)
-            if refusal is not None:
-                return refusal
-        return None
-
-    def negations(self) -> Iterator[Negation]:
-        for negation in self.item.negations():
-            yield dataclasses.replace(negation, spec=dataclasses.replace(self, item=negation.spec))
-        if self.shortest > 0:
-            fewer = dataclasses.replace(self, shortest=0, longest=self.shortest - 1)
-            yield Negation(ReasonCode.ARGUMENT, f"fewer than {self.shortest}", fewer)
-        if self.longest < 1_000_000:
-            more = dataclasses.replace(self, shortest=self.longest + 1, longest=self.longest + 3)
-            yield Negation(ReasonCode.ARGUMENT, f"more than {self.longest}", more)
-
-    def __str__(self) -> str:
-        return f"a list of: {self.item}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Optional(Spec):
-    """None, or as `item` says."""
-
-    item: Spec
-    because: Because = ""
-
-    def refusal(self, argument: str, value: Any, call: Call) -> Reason | None:
-        return None if value is None else self.item.refusal(argument, value, call)
-
-    def negations(self) -> Iterator[Negation]:
-        return self.item.negations()
-
-    def disjoint(self, other: Spec) -> bool:
-        return not isinstance(other, Optional) and self.item.disjoint(other) and other.refusal("", None, {}) is not None
-
-    def __str__(self) -> str:
-        return f"none, or {self.item}"
-
-
-@dataclasses.dataclass(frozen=True, init=False)
-class Either(Spec):
-    """As any one of these specs says: a tensor or a number, say, where an op takes both."""
-
-    options: tuple[Spec, ...]
-    because: Because = ""
-
-    def __init__(self, *options: Spec, because: Because = "") -> None:
-        object.__setattr__(self, "options", options)
-        object.__setattr__(self, "because", because)
-
-    def refusal(self, argument: str, value: Any, call: Call) -> Reason | None:
-        reasons = [option.refusal(argument, value, call) for option in self.options]
-        if None in reasons:
-            return None
-        is_tensor = isinstance(value, TensorFacts)
-        nearest = [r for o, r in zip(self.options, reasons, strict=True) if isinstance(o, Tensor) == is_tensor]
-        return (nearest or reasons)[0]
-
-    def negations(self) -> Iterator[Negation]:
-        for option in self.options:
-            yield from option.negations()
-
-    def disjoint(self, other: Spec) -> bool:
-        return all(option.disjoint(other) for option in self.options)
-
-    def __str__(self) -> str:
-        return ", or ".join(map(str, self.options))
-
-
-@dataclasses.dataclass(frozen=True)
-class Anything(Spec):
+class Anything(Several):
     """Any value: the argument has no meaning for TensorRT (a memory layout, say), or every value is handled."""
 
     because: Because = ""
@@ -410,7 +329,8 @@ class Anything(Spec):
         return "anything"
 
 
-def _between(what: str, low: float, high: float) -> str:
+def between(what: str, low: float, high: float) -> str:
+    """A range in a reason's words."""
     if low == high:
         return f"{what} {low}"
     if low == -math.inf and high == math.inf:

@@ -7,7 +7,7 @@ import enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from trtplug_registry.converter import Converter
+    from trtplug_registry.conversion import Converter
 
 
 class ReasonCode(enum.StrEnum):

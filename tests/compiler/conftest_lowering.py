@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from trtplug.lowering import Lowered, run_lowered
 from trtplug_registry import CONTRACT, Anything, Converter, Domain, LoweringPass, PluginManager, Registry, converter
-from trtplug_registry.converter import parameter_name
+from trtplug_registry.conversion import parameter_name
 
 aten = torch.ops.aten
 

@@ -15,6 +15,34 @@ loaded = [name for name in heavy if name in sys.modules]
 assert report.ops[0].covered and not loaded, loaded
 """
 
+HELP = """
+import contextlib, io, sys
+from trtplug.cli import main
+
+def answer(*words):
+    sys.argv, out = ["trtplug", *words], io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            main()
+    except SystemExit as end:
+        return end.code, out.getvalue()
+    return 0, out.getvalue()
+
+expected = {
+    ("--help",): (0, "plugins"),
+    ("--version",): (0, "trtplug "),
+    ("plugins", "--help"): (0, "installed plugins"),
+    ("compile", "--help"): (0, "--workspace-bytes"),
+    ("explain",): (2, "Missing argument"),
+    ("compile", "no.pt2"): (1, "there is no file"),
+    ("no-such-command",): (2, "no-such-command"),
+}
+for words, (code, text) in expected.items():
+    found = answer(*words)
+    assert found[0] == code and text in found[1], (words, found)
+    assert "torch" not in sys.modules, words
+"""
+
 WAIT = """
 import threading
 from trtplug.turns import assembling_turn, tracing_turn
@@ -53,6 +81,10 @@ def run(code, tmp_path):
 
 def test_a_question_about_an_op_loads_neither_dynamo_nor_sympy_nor_the_pipeline(tmp_path):
     run(ASK, tmp_path)
+
+
+def test_help_version_and_wrong_usage_do_not_wait_for_torch(tmp_path):
+    run(HELP, tmp_path)
 
 
 def test_who_traces_waits_for_plugins_that_are_being_imported(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trtplug_registry import FLOATS, Anything, DeclarationError, Domain, Static, Tensor, converter, converter_table
-from trtplug_registry.converter import _parameters
+from trtplug_registry.conversion import _parameters
 
 aten = torch.ops.aten
 BINARY = Domain(self=Tensor(), other=Tensor(), alpha=Static())

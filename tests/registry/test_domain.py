@@ -14,6 +14,7 @@ from trtplug_registry import (
     Axis,
     DeclarationError,
     Domain,
+    Either,
     ListOf,
     Only,
     Optional,
@@ -100,6 +101,9 @@ def test_an_axis_of_a_tensor_without_dimensions_is_0_or_minus_1():
         (Only(None), Tensor(), True),
         (Optional(Tensor()), Only(None), False),
         (Anything(), Only(1), False),
+        (Tensor(FLOATS), Anything(), False),
+        (Tensor(FLOATS), Either(Tensor(NUMBERS), Static()), False),
+        (Tensor(FLOATS), Optional(Tensor((torch.int32,))), True),
     ],
 )
 def test_disjoint(one, two, disjoint):

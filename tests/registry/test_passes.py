@@ -21,7 +21,6 @@ from trtplug_registry import (
     Registry,
     arrange_passes,
     lowering_pass,
-    order_passes,
 )
 
 
@@ -44,7 +43,7 @@ FIVE = [
 
 @given(st.permutations(FIVE))
 def test_the_order_is_stable(passes):
-    assert [item.id for item in order_passes(passes)] == ["p:e", "p:d", "p:c", "p:a", "p:b"]
+    assert [item.id for item in arrange_passes(passes).passes] == ["p:e", "p:d", "p:c", "p:a", "p:b"]
 
 
 def test_all_violations_are_listed():
@@ -57,7 +56,7 @@ def test_all_violations_are_listed():
         make("c"),
     ]
     with pytest.raises(PassOrderError) as caught:
-        order_passes(passes)
+        arrange_passes(passes)
     message = str(caught.value)
     assert "two passes have the id 'p:c'" in message
     assert "'p:e': unknown pass 'p:nowhere'" in message
@@ -67,7 +66,7 @@ def test_all_violations_are_listed():
 
 def test_an_unknown_anchor_lists_what_exists():
     with pytest.raises(PassOrderError, match=r"'p:a': unknown pass 'p:x': did you mean 'p:a'\?\n  there are p:a$"):
-        order_passes([make("a", after=["p:x"])])
+        arrange_passes([make("a", after=["p:x"])])
 
 
 def test_declarations():
@@ -114,7 +113,7 @@ def test_what_a_pass_looks_for():
 
 
 def ids(passes, **choices):
-    return [item.id for item in order_passes(passes, **choices)]
+    return [item.id for item in arrange_passes(passes, **choices).passes]
 
 
 def test_a_disabled_pass_still_holds_the_others_apart():
@@ -130,12 +129,12 @@ def test_one_pass_takes_the_place_of_another():
     again = make("again", "r", replaces="q:own")
     assert ids([*chain, again]) == ["p:c", "r:again", "p:a"]
     with pytest.raises(PassOrderError) as caught:
-        order_passes([*chain, make("rival", "r", replaces="p:b"), make("early", "r", replaces="p:a", phase="early")])
+        arrange_passes([*chain, make("rival", "r", replaces="p:b"), make("early", "r", replaces="p:a", phase="early")])
     assert "'q:own' and 'r:rival' both replace 'p:b'; disable one of them" in str(caught.value)
     assert "'r:early' (early) replaces 'p:a', which is late" in str(caught.value)
     for circle in ([make("a", replaces="p:b"), make("b", replaces="p:a")], [make("a", replaces="p:a")]):
         with pytest.raises(PassOrderError, match="replace each other"):
-            order_passes(circle)
+            arrange_passes(circle)
 
 
 def test_the_user_has_the_last_word_on_the_order():
@@ -144,14 +143,14 @@ def test_the_user_has_the_last_word_on_the_order():
     assert ids(passes, order=["p:b < p:a"]) == ["p:b", "p:a", "p:c"]
     assert ids(passes, order=["p:c<p:a"]) == ["p:b", "p:c", "p:a"], "against what c says itself"
     with pytest.raises(PassOrderError, match="wait for each other: 'p:a', 'p:b', 'p:c'"):
-        order_passes(passes, order=["p:b < p:a", "p:c < p:b"])
+        arrange_passes(passes, order=["p:b < p:a", "p:c < p:b"])
 
 
 def test_what_names_an_absent_pass_is_moot_and_an_unknown_one_is_an_error():
     passes = [make("a", after=["gone:x"], replaces="gone:z"), make("b")]
     assert ids(passes, absent=["gone"], disable=["gone:y"], order=["gone:x < p:b", "p:b < p:a"]) == ["p:b", "p:a"]
     with pytest.raises(PassOrderError) as caught:
-        order_passes(passes, disable=["p:bb"], order=["p:aa < p:b", "p:a > p:b", "p:a < p:b < p:a"])
+        arrange_passes(passes, disable=["p:bb"], order=["p:aa < p:b", "p:a > p:b", "p:a < p:b < p:a"])
     for words in (
         "'p:a': unknown pass 'gone:x'",
         "'p:a': unknown pass 'gone:z'",
@@ -258,7 +257,7 @@ def test_all_violations_of_what_plugins_say_are_listed():
     ]
     passes = [make("a"), make("b"), make("c"), make("early", phase="early")]
     with pytest.raises(PassOrderError) as caught:
-        order_passes(passes, choices=choices, order=["p:a < p:c", "p:c < p:a"], absent=["gone"], enable=["p:d"])
+        arrange_passes(passes, choices=choices, order=["p:a < p:c", "p:c < p:a"], absent=["gone"], enable=["p:d"])
     for words in (
         "the plugin 'q' disables: unknown pass 'p:bb': did you mean 'p:b'",
         "the plugin 'q': unknown pass 'p:cc': did you mean 'p:c'",
@@ -270,12 +269,12 @@ def test_all_violations_of_what_plugins_say_are_listed():
         assert words in str(caught.value)
     assert "gone" not in str(caught.value)
     with pytest.raises(PassOrderError, match="disable_passes and enable_passes both name 'p:a'"):
-        order_passes(passes, disable=["p:a"], enable=["p:a"])
+        arrange_passes(passes, disable=["p:a"], enable=["p:a"])
 
 
 def test_a_circle_says_who_wants_what():
     with pytest.raises(PassOrderError) as caught:
-        order_passes(CHAIN, choices=[before("p:c", "p:a")])
+        arrange_passes(CHAIN, choices=[before("p:c", "p:a")])
     assert (
         "these wait for each other: 'p:a', 'p:b', 'p:c' ('p:a' before 'p:b', says 'p:b';"
         " 'p:b' before 'p:c', says 'p:c'; 'p:c' before 'p:a', says the plugin 'q')"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from trtplug.cli.options import with_settings
 from trtplug_registry import TrtplugError
 
 app = typer.Typer(
-    help="PyTorch models into TensorRT engines, every converter and lowering pass a plugin.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,6 +37,21 @@ OF_BUILDS = ("executor", "on_failure", "tf32", "workspace_bytes", "cache_dir", "
 """Settings that change nothing where nothing is built."""
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"trtplug {importlib.metadata.version('trtplug')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and exit.")
+    ] = False,
+) -> None:
+    """PyTorch models into TensorRT engines, every converter and lowering pass a plugin."""
+
+
 @app.command()
 @with_settings(without=["weight_check"])
 def compile(
@@ -52,10 +67,10 @@ def compile(
     settings: dict[str, Any],
 ) -> None:
     """Compile a model into TensorRT engines; show the partition and why the rest stays in Torch."""
+    program = load_model(model)
     import trtplug
     from trtplug.progress import build_progress
 
-    program = load_model(model)
     with build_progress(enabled=not json and sys.stderr.isatty()) as progress:
         compiled = trtplug.compile(program, progress=progress, **settings)
     _show(compiled.report, json, html, nodes, passes)
@@ -155,12 +170,12 @@ def load_model(name: str) -> Any:
     Raises:
         TrtplugError: the file or the function is not there, or returns something else.
     """
+    file = _file_of(name, name.rpartition(":")[0] if ".py:" in name else name)  # before Torch, which takes seconds
     import torch
 
     import trtplug
 
     if ".py:" not in name:
-        file = _file_of(name, name)
         if file.suffix != ".pt2":
             raise TrtplugError(f"model {name!r}: name a .pt2 file or FILE.py:FUNCTION")
         try:

@@ -25,7 +25,7 @@ from trtplug_registry import (
     Spec,
     Tensor,
 )
-from trtplug_registry.converter import parameter_name
+from trtplug_registry.conversion import parameter_name
 
 Validator = Callable[..., bool]
 

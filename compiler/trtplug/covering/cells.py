@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from trtplug.covering.ops import quiet
-from trtplug.errors import op_name
+from trtplug.naming import op_name
 from trtplug_registry import ALL, Domain, ReasonCode, Registry, qualified_name
 
 DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in ALL)

@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from trtplug.errors import op_name
+from trtplug.naming import op_name
 from trtplug_registry import Converter, Reason, ReasonCode, Registry, nature, qualified_name
 
 if TYPE_CHECKING:

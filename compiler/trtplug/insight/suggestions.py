@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.fx import Graph, Node
 
-from trtplug.errors import op_name
 from trtplug.insight.retry import with_dtype, with_other_sizes
+from trtplug.naming import op_name
 from trtplug.partition import Partition, partition
 from trtplug.settings import Settings
 from trtplug_registry import ALL, Reason, ReasonCode, Registry, Unsupported

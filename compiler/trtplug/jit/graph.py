@@ -16,7 +16,6 @@ from torch.utils import _pytree as pytree
 
 from trtplug.cache import Kept
 from trtplug.compilation import Compilation
-from trtplug.errors import op_name, source_line
 from trtplug.executors import check_options, pick_executor
 from trtplug.inputs import shared_memory, without_autocast
 from trtplug.jit.session import Session
@@ -24,6 +23,7 @@ from trtplug.jit.sizes import limited
 from trtplug.jit.state import Stamps, is_state
 from trtplug.jit.tracing import fake_inputs, trace
 from trtplug.lowering import Lifted, Mutation, apply_mutations, graphs, lower_lifted
+from trtplug.naming import op_name, source_line
 from trtplug.partition import link
 from trtplug.report import CompilationReport, NodeRecord
 from trtplug.turns import tracing_turn

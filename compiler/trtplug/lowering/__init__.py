@@ -22,7 +22,6 @@ from torch import fx
 from torch._ops import OpOverload
 
 from trtplug.collector import collector_paused
-from trtplug.errors import op_name
 from trtplug.lowering.bodies import lower_bodies
 from trtplug.lowering.calls import apply_mutations, flatten_inputs, run_lowered
 from trtplug.lowering.decompose import decompose
@@ -32,6 +31,7 @@ from trtplug.lowering.passes import PassRunner
 from trtplug.lowering.strides import free_of_strides
 from trtplug.lowering.value import Fate, Lowered, Mutation, PassRecord, Removal
 from trtplug.lowering.verify import Verifier
+from trtplug.naming import op_name
 from trtplug.profiles import named_sizes, narrowed
 from trtplug.ranges import Range
 from trtplug.settings import Settings

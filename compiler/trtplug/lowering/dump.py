@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from trtplug.errors import SettingsError, op_name, source_line
+from trtplug.errors import SettingsError
 from trtplug.lowering.value import PassRecord
+from trtplug.naming import op_name, source_line
 
 
 class GraphDump:

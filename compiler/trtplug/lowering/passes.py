@@ -66,7 +66,8 @@ class PassRunner:
 
     def _run(self, item: LoweringPass) -> None:
         start, before = time.perf_counter(), self._state
-        if not item.looks_for(before.called):
+        misspelt = any(name not in self.settings for name in item.settings)  # to be told on whatever graph
+        if not misspelt and not item.looks_for(before.called):
             self._record(item.id, start, before, rounds=item.rounds)
             return
         undo, kept = Undo(self.graph_module, before), promise(self.graph_module)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import sympy
+import torch
 from torch import fx
 from torch.utils._pytree import TreeSpec
 
@@ -104,3 +105,9 @@ class Lowered:
     history: Mapping[str, Fate] = dataclasses.field(default_factory=dict)
     constants: Mapping[int, Any] = dataclasses.field(default_factory=dict)
     """Inputs that the program was exported for one value of (numbers, strings, None), by position."""
+
+    @property
+    def device_type(self) -> str:
+        """Where the model's tensors live: the first one's type of device."""
+        values = (node.meta.get("val") for node in self.graph_module.graph.nodes)
+        return next((value.device.type for value in values if isinstance(value, torch.Tensor)), "cpu")

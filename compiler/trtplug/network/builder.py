@@ -15,7 +15,8 @@ import torch
 from torch.fx import Node
 
 from trtplug._tensorrt import library, torch_dtype, trt_dtype
-from trtplug.errors import ConversionError, op_name
+from trtplug.errors import ConversionError
+from trtplug.naming import op_name
 from trtplug.network.logger import new_logger
 from trtplug.network.regions import Region, Regions
 from trtplug.tf32 import PROCESS

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from trtplug.testing.arrangements import (
-    YES_NO,
-    arranged,
+from trtplug.testing.arrangements import YES_NO, arranged
+from trtplug.testing.windows import (
     convolved,
     folded,
     of_convolution,

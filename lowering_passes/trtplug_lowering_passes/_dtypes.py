@@ -10,7 +10,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch._subclasses import FakeTensor
 
-from trtplug_lowering_passes._nodes import argument, positions, size_key, tensor_of
+from trtplug_lowering_passes._nodes import argument, cast_value, positions, size_key, tensor_of
 
 aten = torch.ops.aten
 
@@ -33,7 +33,7 @@ def value_as(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, list | tuple):
         return type(value)([value_as(item, dtype) for item in value])
     floats = isinstance(value, torch.Tensor) and value.dtype in FLOATS
-    return value.to(dtype) if floats and value.dtype != dtype else value
+    return cast_value(value, dtype) if floats and value.dtype != dtype else value
 
 
 def same_but_for_dtype(before: Any, after: Any, dtype: torch.dtype) -> bool:

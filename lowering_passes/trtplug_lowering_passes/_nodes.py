@@ -13,9 +13,13 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
 from trtplug_registry import free_name
+from trtplug_registry.guards import unguarded
 
 ORIGIN = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")
 """The metadata that says which part of the model a node comes from."""
+
+KEEPS_SHAPE = frozenset({torch.ops.aten._to_copy.default, torch.ops.aten.clone.default})
+"""Ops whose result has the shape of their argument whatever that is."""
 
 
 def calls(graph: fx.Graph) -> Iterator[fx.Node]:
@@ -32,17 +36,15 @@ def call_before(place: fx.Node, target: Any, *args: Any, name: str | None = None
         node = graph.create_node("call_function", target, args, kwargs, name=name)
     node.meta = {key: place.meta[key] for key in ORIGIN if key in place.meta}
     vals, named = fx.node.map_arg((args, kwargs), lambda item: item.meta["val"])
-    with torch.no_grad(), _unguarded(target, vals):
+    with torch.no_grad(), unguarded(*vals) if target in KEEPS_SHAPE else contextlib.nullcontext():
         node.meta["val"] = target(*vals, **named)
     return node
 
 
-def _unguarded(target: Any, values: Any) -> contextlib.AbstractContextManager[Any]:
-    """Keeps Torch from fixing sizes when it asks how a tensor that is cast lies in memory: its shape stays its own."""
-    if target is not torch.ops.aten._to_copy.default or not isinstance(values[0], FakeTensor):
-        return contextlib.nullcontext()
-    environment = values[0].fake_mode.shape_env
-    return contextlib.nullcontext() if environment is None else environment.suppress_guards()
+def cast_value(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A fake tensor in another dtype, with no guard left on its sizes."""
+    with torch.no_grad(), unguarded(value):
+        return value.to(dtype)
 
 
 def call_like(node: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:

@@ -14,6 +14,7 @@ from trtplug_lowering_passes._bounds import BoundsBook
 from trtplug_lowering_passes._nodes import (
     argument,
     calls,
+    cast_value,
     constant_made_of,
     constant_of,
     drop_unread,
@@ -139,7 +140,7 @@ class _Narrowing:
             _set_dtype(node, torch.int32)
         elif is_cast(node):
             node.target, node.args, node.kwargs = aten._to_copy.default, (node.args[0],), {"dtype": torch.int32}
-        node.meta["val"] = node.meta["val"].to(torch.int32)
+        node.meta["val"] = cast_value(node.meta["val"], torch.int32)
 
 
 def _read_at_any_width(node: fx.Node, packet: Any) -> Iterator[fx.Node]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch._ops import OpOverload
+from torch.utils import _pytree as pytree
 
 from trtplug_lowering_passes._dtypes import (
     FLOATS,
@@ -35,6 +36,7 @@ from trtplug_lowering_passes._nodes import (
 )
 from trtplug_lowering_passes.range_sensitive import BOUNDED, EXACT, PRODUCTS, packets, range_sensitive
 from trtplug_registry import Selection, applied, decline, lowering_pass
+from trtplug_registry.guards import unguarded
 
 aten = torch.ops.aten
 
@@ -223,7 +225,7 @@ class _Precision:
         target: Any = node.target
         vals, named = fx.node.map_arg((node.args, node.kwargs), lambda source: self._value(source, dtype))
         try:
-            with torch.no_grad():
+            with torch.no_grad(), unguarded(*pytree.tree_leaves(vals)):  # the sizes are as before
                 after = target(*vals, **named) if self._float_inputs(node) else value_as(before, dtype)
         except Exception:  # an op may refuse a dtype in any way
             return False

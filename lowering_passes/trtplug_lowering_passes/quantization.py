@@ -9,7 +9,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch._subclasses import FakeTensor
 
-from trtplug_lowering_passes._nodes import argument, calls, constant_of, with_arguments
+from trtplug_lowering_passes._nodes import argument, calls, cast_value, constant_of, with_arguments
 from trtplug_registry import lowering_pass
 
 _OPS = ("quantized_decomposed::quantize_per_tensor", "quantized_decomposed::dequantize_per_tensor")
@@ -35,7 +35,7 @@ def canonical_quantization(graph_module: fx.GraphModule) -> bool:
         if _is(node, _OPS[:1]) and _is_unsigned(node) and _dequantized(node):
             for each in (node, *node.users):
                 _lower_by_offset(each)
-            node.meta["val"] = node.meta["val"].to(torch.int8)
+            node.meta["val"] = cast_value(node.meta["val"], torch.int8)
             changed = True
     return changed
 

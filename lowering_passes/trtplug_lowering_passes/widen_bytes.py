@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from trtplug_lowering_passes._nodes import CASTS, argument, calls, is_cast, tensor_of
+from trtplug_lowering_passes._nodes import CASTS, argument, calls, cast_value, is_cast, tensor_of
 from trtplug_registry import applied, decline, lowering_pass
 
 aten = torch.ops.aten
@@ -46,7 +46,7 @@ def widen_bytes(graph_module: fx.GraphModule) -> bool:
         else:
             node.target, node.args, node.kwargs = aten._to_copy.default, (node.args[0],), {"dtype": torch.int32}
             for item in bytes_:
-                item.meta["val"] = item.meta["val"].to(torch.int32)
+                item.meta["val"] = cast_value(item.meta["val"], torch.int32)
             applied(graph_module, "widen-bytes")
             changed = True
     return changed

@@ -6,9 +6,25 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from torch._subclasses.fake_tensor import FakeTensor
+
 
 class SpecializedError(Exception):
     """A computation holds only for some sizes."""
+
+
+def unguarded(*values: Any) -> contextlib.AbstractContextManager[Any]:
+    """Keeps Torch from fixing sizes in what keeps its argument's shape: a copy, or a cast.
+
+    Torch asks then how the sizes compare, only to say how the result lies in memory, and would note the answer.
+
+    Args:
+        values: the arguments; the fake ones say which sizes there are.
+    """
+    for value in values:
+        if isinstance(value, FakeTensor) and value.fake_mode.shape_env is not None:
+            return value.fake_mode.shape_env.suppress_guards()
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -92,3 +92,53 @@ def test_running_statistics_keep_their_dtype(training: bool) -> None:
     expected = aten._native_batch_norm_legit_functional.default(*args)
     assert [result.dtype for result in results] == [result.dtype for result in expected]
     torch.testing.assert_close(list(results), list(expected), rtol=1e-2, atol=1e-2)
+
+
+WINDOWS = {
+    "adaptive": (aten.adaptive_max_pool2d.default, ([1, 2],)),
+    "adaptive, 3-D": (aten.adaptive_max_pool3d.default, ([1, 1, 2],)),
+    "padded": (aten.max_pool2d_with_indices.default, ([2, 2], [1, 1], [1, 1])),
+    "padded, 3-D": (aten.max_pool3d_with_indices.default, ([1, 2, 2], [1, 1, 1], [0, 1, 1])),
+    "dilated past all elements": (aten.max_pool2d_with_indices.default, ([2, 2], [1, 1], [1, 1], [1, 2])),
+}
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 1.0])
+@pytest.mark.parametrize("case", WINDOWS)
+def test_where_the_largest_of_equals_is(case: str, value: float) -> None:
+    """Eager names the first of equals, but the last nan, and a place even where there is nothing."""
+    op, how = WINDOWS[case]
+    shape = (2, 2, 3, 1 if "dilated" in case else 3)
+    args = torch.full((1, *shape) if "3-D" in case else shape, value), *how
+    results = run_lowered_op(trtplug.registry(), op, args)
+    torch.testing.assert_close(list(results), list(op(*args)), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "ranges"),
+    [
+        (aten.copy.default, (torch.ones(3, 2), torch.ones(3, 2)), {"self": [(0, 2)], "src": [(0, 2)]}),
+        (aten.bitwise_left_shift.Tensor_Scalar, (torch.ones(3, 2, dtype=torch.int64), -4), {"self": [(0, 5)]}),
+    ],
+    ids=["a copy", "an integer made narrow"],
+)
+def test_nor_does_a_copy(op: Any, args: tuple[Any, ...], ranges: dict[str, list[tuple[int, int]]]) -> None:
+    symbolic: dict[str, Any] = {"symbolic": {place: [1] for place in ranges}, "ranges": ranges}
+    example = {place: list(value.shape) for place, value in zip(("self", "src"), args, strict=False) if place in ranges}
+    (result,) = run_lowered_op(trtplug.registry(), op, args, {}, **symbolic, example=example)
+    torch.testing.assert_close(result, op(*args))
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_searches_among_nan(right: bool) -> None:
+    """Which is the first for eager, whose search asks whether an element is less."""
+    rows = torch.tensor([[math.nan, -math.inf, 1.0, 1.0, math.inf], [math.nan, math.nan, 0.0, 0.0, 0.5]])
+    values = torch.tensor([[math.nan, 1.0, -math.inf], [0.0, 0.25, math.inf]])
+    for op, args in (
+        (aten.searchsorted.Tensor, (rows, values)),
+        (aten.bucketize.Tensor, (values, rows[0])),
+        (aten.bucketize.Scalar, (1, rows[0])),
+        (aten.searchsorted.Scalar, (rows[0, :0], 1)),
+    ):
+        (result,) = run_lowered_op(trtplug.registry(), op, args, {"right": right})
+        torch.testing.assert_close(result, op(*args, right=right))

@@ -7,6 +7,7 @@ after its tensor was written is taken again, from the new value.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import operator
@@ -20,6 +21,7 @@ from torch._ops import OpOverload
 
 from trtplug.lowering import graphs
 from trtplug.lowering.aliases import Aliases
+from trtplug_registry.guards import unguarded
 
 aten = torch.ops.aten
 
@@ -202,8 +204,10 @@ class _Builder:
         """A call; `like` is what its result looks like where that is known."""
         with self.graph.inserting_before(self.place):
             node = self.graph.call_function(target, args, kwargs)
-        with torch.no_grad():
-            value = target(*graphs.values(args), **graphs.values(kwargs)) if like is None else torch.empty_like(like)
+        given = graphs.values(args)
+        keeps = target in (aten._to_copy.default, aten.clone.default)
+        with torch.no_grad(), unguarded(*given) if keeps else contextlib.nullcontext():
+            value = target(*given, **graphs.values(kwargs)) if like is None else torch.empty_like(like)
         node.meta = {**graphs.origin(self.place), "val": value}
         self.made.append(node)
         return node

@@ -231,14 +231,10 @@ def taken_places(call: dict[str, Any], choose: Choose) -> None:
     call["index"] = call["index"]._replace(values=(-count, count - 1))
 
 
-def sorted_list(name: str) -> Arrange:
-    """A list whose elements are all equal: what is drawn is in no other order."""
-
-    def arrange(call: dict[str, Any], choose: Choose) -> None:
-        number = choose.integer(-2, 2)
-        call[name] = shaped(call[name], choose.integer(0, 4))._replace(values=(number, number))
-
-    return arrange
+def searched(call: dict[str, Any], choose: Choose) -> None:
+    """One list for all, or a list for each row."""
+    lead = call["self"].shape[:-1] if choose.integer(0, 2) == 0 else ()
+    call["sorted_sequence"] = shaped(call["sorted_sequence"], *lead, choose.integer(0, 6))
 
 
 def renormed(call: dict[str, Any], choose: Choose) -> None:

@@ -125,7 +125,7 @@ def undetermined(
     Asked only where an input holds finite elements near its dtype's largest: the op is then evaluated in float64 on
     inputs that are moved by up to four units in the last place, and a wrong element passes if it lies within the spread
     of these results, or beyond its dtype's range where the terms themselves are; or if it is nan where they all are
-    infinite, as ``[max, max, -inf]`` is where the largest are added first.
+    infinite, as ``[max, max, -inf]`` is where the largest are added first. Results that are no floats are never open.
 
     Args:
         found: the mismatch.
@@ -134,7 +134,8 @@ def undetermined(
         evaluate: eager, from tensors by place to results.
     """
     floats = {place: tensor for place, tensor in inputs.items() if tensor.is_floating_point()}
-    if found.places is None or not any(map(_huge, floats.values())):
+    dtype = actual[found.result].dtype
+    if found.places is None or not dtype.is_floating_point or not any(map(_huge, floats.values())):
         return False
     random = torch.Generator().manual_seed(0)
     spread = []
@@ -149,7 +150,7 @@ def undetermined(
     low, high = exact.amin(0), exact.amax(0)
     width = (high - low) * 4
     within = (ours >= low - width) & (ours <= high + width) & (width > 0)
-    overflown = ~ours.isfinite() & (width > 0) & (width >= torch.finfo(actual[found.result].dtype).eps)
+    overflown = ~ours.isfinite() & (width > 0) & (width >= torch.finfo(dtype).eps)
     lost = low.isinf() & (low == high) & ours.isnan()
     return bool((within | overflown | lost)[found.places].all())
 

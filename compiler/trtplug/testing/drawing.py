@@ -11,11 +11,23 @@ from hypothesis import strategies as st
 from torch._ops import OpOverload
 
 from trtplug.testing.arguments import Bounds, Draws, Request, draw_argument
+from trtplug.testing.descriptions.places import IN_ORDER
 from trtplug.testing.drawn import DrawnCall, Layout
-from trtplug.testing.elements import Fill, fills
+from trtplug.testing.elements import Fill, fills, in_order
 from trtplug.testing.errors import UndescribedError
 from trtplug.testing.strategies import permutations, sampled
-from trtplug_registry import Axis, Converter, Domain, ListOf, Optional, Relation, Spec, TensorFacts, tensors_in
+from trtplug_registry import (
+    Axis,
+    Converter,
+    Domain,
+    ListOf,
+    Optional,
+    Relation,
+    Spec,
+    TensorFacts,
+    qualified_name,
+    tensors_in,
+)
 
 
 def leading(domain: Domain) -> str | None:
@@ -129,11 +141,18 @@ def _layouts(draw: st.DrawFn, facts: TensorFacts) -> Layout:
 def values(draw: st.DrawFn, call: DrawnCall) -> dict[str, torch.Tensor]:
     """Values for every tensor of a call, by place, laid out as the call says."""
     return {
-        place: call.layouts.get(place, Layout())(draw(fills(facts, place), label=f"{place}: values")(facts))
+        place: _filled(call, place, facts, draw(fills(facts, place), label=f"{place}: values"))
         for place, facts in call.tensors.items()
     }
 
 
 def plain_values(call: DrawnCall) -> Mapping[str, torch.Tensor]:
     """Small positive values, which no op refuses that takes any at all."""
-    return {place: call.layouts.get(place, Layout())(Fill("positive")(facts)) for place, facts in call.tensors.items()}
+    return {place: _filled(call, place, facts, Fill("positive")) for place, facts in call.tensors.items()}
+
+
+def _filled(call: DrawnCall, place: str, facts: TensorFacts, fill: Fill) -> torch.Tensor:
+    elements = fill(facts)
+    if IN_ORDER.get(qualified_name(call.op)) == place:
+        elements = in_order(elements)
+    return call.layouts.get(place, Layout())(elements)

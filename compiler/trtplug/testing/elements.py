@@ -91,9 +91,16 @@ class Fill:
 
     def _floats(self, count: int, low: float, high: float, random: torch.Generator) -> torch.Tensor:
         if self.kind == "distinct":  # quarters are exact in every dtype
-            steps = max(1, int((high - low) * 4))
+            steps = max(0, int((high - low) * 4))
             return low + ((torch.arange(count, dtype=torch.float64) * 7 + self.seed) % (steps + 1)) / 4
         return low + (high - low) * torch.rand(count, generator=random, dtype=torch.float64)
+
+
+def in_order(elements: torch.Tensor) -> torch.Tensor:
+    """The elements in order along the last axis, nan first: where a search that asks "is this one less?" has it."""
+    ordered = elements.sort(-1).values
+    first = ordered.isnan() if ordered.is_floating_point() else torch.zeros_like(ordered, dtype=torch.bool)
+    return ordered.gather(-1, first.to(torch.int8).argsort(dim=-1, descending=True, stable=True))
 
 
 def _within(value: Any, values: tuple[float, float] | None) -> bool:

@@ -84,7 +84,7 @@ def max_pool3d_with_indices(
 
 
 def _maxima(self: Tensor, tables: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """The largest element of each window, and its first place among the flattened spatial elements.
+    """The largest element of each window, and its first place among the flattened spatial elements; of nan the last.
 
     Args:
         self: [..., spatial sizes].
@@ -94,24 +94,36 @@ def _maxima(self: Tensor, tables: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tens
     axes = len(tables)
     lead, spatial = self.shape[:-axes], self.shape[-axes:]
     x, place = self, places(0, self).sum()
-    inside = torch.ones((), dtype=torch.bool, device=self.device)
+    inside = begun = torch.ones((), dtype=torch.bool, device=self.device)
     for number, (index, counts) in enumerate(tables):
         size, axis = spatial[number], len(lead) + 2 * number
         x = torch.index_select(x, axis, index.clamp(min=0, max=size - 1).reshape(-1)).unflatten(axis, index.shape)
         shape = [1] * (2 * axes)
         shape[2 * number : 2 * number + 2] = index.shape
         place = place * size + index.reshape(shape)
-        inside = inside & counts.reshape(shape)
+        inside, begun = inside & counts.reshape(shape), begun & (index >= 0).reshape(shape)
     order = [*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)]
     windows = [index.size(0) for index, _ in tables]
     volume = math.prod(index.size(1) for index, _ in tables)
     x = x.permute(*range(len(lead)), *(len(lead) + axis for axis in order)).reshape(*lead, *windows, volume)
-    inside, place = (tensor.permute(order).reshape(*windows, volume) for tensor in (inside, place))
-    nothing = torch.scalar_tensor(least(self.dtype), dtype=self.dtype, device=self.device)
-    chosen = torch.where(inside, x, nothing)
-    best = chosen.argmax(-1, keepdim=True)
-    values = torch.gather(chosen, -1, best).squeeze(-1)
-    return values, torch.gather(place.expand(chosen.shape), -1, best).squeeze(-1)
+    inside, begun, place = (tensor.permute(order).reshape(*windows, volume) for tensor in (inside, begun, place))
+    x = torch.where(inside, x, torch.scalar_tensor(least(self.dtype), dtype=self.dtype, device=self.device))
+    best = _best(x, begun)
+    values = torch.gather(x, -1, best).squeeze(-1)
+    return values, torch.gather(place.expand(x.shape), -1, best).squeeze(-1)
+
+
+def _best(x: Tensor, begun: Tensor) -> Tensor:
+    """Where along the last axis, [..., 1], eager finds the largest: it begins at the first place that is not padding,
+    where it stays if a dilated window holds no element at all, goes on to what is larger, and to every nan.
+    """
+    order = places(x.size(-1), x)
+    largest = begun & (x == x.amax(-1, keepdim=True))
+    first = -torch.where(largest, -order, -x.size(-1)).amax(-1, keepdim=True)
+    if not x.is_floating_point():
+        return first
+    last = torch.where(x.isnan(), order, -1).amax(-1, keepdim=True)
+    return torch.where(last >= 0, last, first)
 
 
 def whole_averages(

@@ -95,6 +95,14 @@ def test_nor_do_huge_ones_where_the_result_does_not_depend_on_them() -> None:
     assert not undetermined(difference, [ours], {"x": floats(1, most)}, lambda tensors: [tensors["x"]])
 
 
+def test_places_of_huge_elements_are_not_open() -> None:
+    most = torch.finfo(torch.float32).max
+    ours, theirs = torch.tensor([0]), torch.tensor([1])
+    difference = mismatch([ours], [theirs])
+    assert difference is not None
+    assert not undetermined(difference, [ours], {"x": floats(most, most)}, lambda moved: [moved["x"].argmax()[None]])
+
+
 @pytest.mark.parametrize(
     ("ours", "exact"), [(floats(INF), True), (floats(NAN), False), (floats(3e38), False), (floats(-INF), False)]
 )

@@ -18,10 +18,10 @@ from trtplug.testing.arrangements import (
     one_slice,
     put_places,
     renormed,
+    searched,
     selected,
     sliced,
     slices_at_places,
-    sorted_list,
     strided,
     taken_places,
 )
@@ -45,6 +45,12 @@ from trtplug_registry import (
 _MASKED = {"self": SOME, "mask": Tensor(BOOL, rank=(1, 1)), "indices": ListOf(PLACES, shortest=1, longest=1)}
 _SORTED = Tensor(NUMBERS, rank=(1, 1))
 _FLAGS = {"out_int32": YES_NO, "right": YES_NO}
+
+IN_ORDER: Mapping[str, str] = {
+    **{f"aten::bucketize.{name}": "boundaries" for name in ("Tensor", "Scalar")},
+    **{f"aten::searchsorted.{name}": "sorted_sequence" for name in ("Tensor", "Scalar")},
+}
+"""Tensors whose elements come in order along the last axis: of others, an op's result is open."""
 
 
 TABLE: Mapping[str, Domain] = {
@@ -179,20 +185,17 @@ TABLE: Mapping[str, Domain] = {
         values=ANY,
     ),
     **{
-        f"aten::bucketize.{name}": Domain(
-            arranged("in order", sorted_list("boundaries"), "boundaries"), self=spec, boundaries=_SORTED, **_FLAGS
-        )
+        f"aten::bucketize.{name}": Domain(self=spec, boundaries=_SORTED, **_FLAGS)
         for name, spec in {"Tensor": Tensor(NUMBERS, rank=(0, 3)), "Scalar": Static(-4, 4)}.items()
     },
     "aten::searchsorted.Scalar": Domain(
-        arranged("in order", sorted_list("sorted_sequence"), "sorted_sequence"),
         sorted_sequence=_SORTED,
         self=Static(-4, 4),
         **_FLAGS,
     ),
     "aten::searchsorted.Tensor": Domain(
         same_dtype("sorted_sequence", "self"),
-        arranged("in order", sorted_list("sorted_sequence"), "sorted_sequence"),
+        arranged("lists", searched, "sorted_sequence", "self"),
         sorted_sequence=_SORTED,
         self=Tensor(NUMBERS, rank=(0, 3)),
         **_FLAGS,

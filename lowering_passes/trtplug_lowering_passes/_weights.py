@@ -65,6 +65,13 @@ class LinearMap:
         wide = factor.expand(self.outputs) if factor.numel() == 1 else factor
         return (grouped * wide.view(self.groups, 1, -1, *shape[2:])).flatten(0, 1)
 
+    def by_output(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight like this one's as a matrix with a row for each output channel."""
+        if not self.transposed:
+            return weight.flatten(1)
+        grouped: torch.Tensor = weight.unflatten(0, (self.groups, -1))
+        return grouped.transpose(1, 2).flatten(0, 1).flatten(1)
+
 
 def linear_map(graph_module: fx.GraphModule, node: Any) -> LinearMap | str:
     """A call's weights, where they can be changed; otherwise why not, or "" where it is no call of a linear map."""

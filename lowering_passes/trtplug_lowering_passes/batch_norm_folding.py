@@ -17,13 +17,14 @@ from trtplug_lowering_passes._nodes import (
     replace,
     tensor_of,
 )
-from trtplug_lowering_passes._weights import LINEAR_MAPS, ROUNDED, LinearMap, all_finite, linear_map, replace_weights
+from trtplug_lowering_passes._weights import LINEAR_MAPS, LinearMap, all_finite, linear_map, replace_weights
 from trtplug_registry import applied, decline, lowering_pass
 
 aten = torch.ops.aten
 
 _WITH_MODE = {aten.batch_norm.default, aten.native_batch_norm.default}
 _NORMS = _WITH_MODE | {aten._native_batch_norm_legit_no_training.default}
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @lowering_pass(
@@ -38,12 +39,17 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> bool:
 
         x ─ conv(w, b) ─ batch_norm(γ, β, μ, σ²) ─ y    →    x ─ conv(w s, (b - μ) s + β) ─ y,  s = γ / √(σ² + ε)
 
-    Also of transposed convolutions, and of ``linear`` where the normalization is over its features. In float32 each
-    weight is rounded once more, by at most 2⁻²⁴ of it, which is what eager loses by rounding the convolution's result.
+    Also of transposed convolutions, and of ``linear`` where the normalization is over its features. Each weight is
+    rounded once more, by at most u of it (2⁻²⁴ in float32, 2⁻¹¹ in float16, 2⁻⁸ in bfloat16), in place of eager's
+    rounding of the convolution's result, by at most u of that:
 
-    Declines for halves (a weight's second rounding, 2⁻¹¹ or 2⁻⁸ of it, adds up over a sum that cancels), where the
-    convolution's result or weights are read elsewhere, where the statistics are not constant (in training), and where
-    s is not finite.
+        folded  |error| ≤ u (|y| + |(b - μ) s + β| + Σ |w s x|)        eager  |error| ≤ u (|y| + |s| |Σ w x + b|)
+
+    Where the signs of w x are as if drawn, Σ |w x|'s roundings add up to about those of Σ w x. Where the sum cancels,
+    it is the folded one that is farther from float64, by what rounding the weights to that dtype has cost before.
+
+    Declines where the convolution's result or weights are read elsewhere, where the statistics are not constant (in
+    training), where s is not finite, and where weights become so small that float16 rounds them by more than u.
     """
     old: list[Any] = []
     changed = False
@@ -83,12 +89,15 @@ def _fold(graph_module: fx.GraphModule, norm: fx.Node) -> tuple[str, list[Any]]:
     tensor = tensor_of(source)
     if tensor is None or (source.target is aten.linear.default and tensor.dim() != 2):
         return "it does not normalize features", []
-    if given.weight.dtype != torch.float32:
-        return ROUNDED if given.weight.dtype.itemsize < 4 else "", []
+    if given.weight.dtype not in _DTYPES:
+        return "", []
     factor, offset = _affine(gamma, beta, mean, variance, argument(norm, "eps"))
-    weight, bias = _folded(given, factor, offset)
+    wide = given.scaled(factor.float())
+    weight, bias = wide.to(given.weight.dtype), _bias(given, factor, offset)
     if not all_finite(weight, bias):
         return "the folded weights are not finite", []
+    if weight.dtype == torch.float16 and not _rounded_once(given, wide, weight):
+        return "the folded weights are too small for float16", []
     applied(graph_module, "batch-norm-folding")
     old = replace_weights(graph_module, source, weight, bias, *nodes)
     replace(result, source)
@@ -120,7 +129,12 @@ def _affine(
     return factor, offset if beta is None else offset + beta.double()
 
 
-def _folded(given: LinearMap, factor: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    weight = given.scaled(factor.to(given.weight.dtype))
+def _bias(given: LinearMap, factor: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     bias = offset if given.bias is None else offset + given.bias.double() * factor
-    return weight, bias.to(given.weight.dtype)
+    return bias.to(given.weight.dtype)
+
+
+def _rounded_once(given: LinearMap, wide: torch.Tensor, narrow: torch.Tensor) -> bool:
+    """Whether float16 rounded each output's weights as it rounds usual numbers, by their Euclidean norms."""
+    error, size = (given.by_output(values).norm(dim=1) for values in (wide - narrow, wide))
+    return bool((error <= 2.0**-11 * size).all())

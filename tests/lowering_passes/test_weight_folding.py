@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from conftest_passes import apply, graph_of, targets
+from conftest_passes import apply, graph_of, run, targets
 from torch import nn
 
 from trtplug_lowering_passes import fold_batch_norm, fold_pad, fold_scale, fuse_bias
@@ -111,12 +113,64 @@ def test_batch_norm_declined(reason):
     assert f"batch-norm-folding: {reason}" in take_notes(graph).declined
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_batch_norm_of_halves_is_not_folded(dtype):
-    model = nn.Sequential(nn.Conv2d(4, 6, 3), used(nn.BatchNorm2d(6))).eval().to(dtype)
-    graph = graph_of(model, IMAGE.to(dtype))
-    assert not apply(fold_batch_norm, graph, IMAGE.to(dtype))
-    assert any("a second time" in reason for reason in take_notes(graph).declined)
+UNITS = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+
+
+@pytest.mark.parametrize("dtype", UNITS)
+@pytest.mark.parametrize("name", ["plain", "no parameters", "groups", "same", "transposed groups", "linear"])
+def test_batch_norm_of_halves(name, dtype):
+    torch.manual_seed(0)
+    convolution, norm, x = CONVOLUTIONS[name]
+    model = copy.deepcopy(nn.Sequential(convolution, used(norm))).eval().to(dtype)
+    x = x.to(dtype)
+    graph = graph_of(model, x)
+    assert fold_batch_norm.function(graph)
+    (folded,) = run(graph, x)
+    assert folded.dtype == dtype
+    exact, bound = exact_and_bound(model, x, UNITS[dtype])
+    assert ((folded.double() - exact).abs() <= bound).all()
+
+
+def exact_and_bound(model, x, unit):
+    """The model in float64, and how far roundings of weights, bias and result may lead from it, elementwise."""
+    wide, x = copy.deepcopy(model).double(), x.double()
+    exact, norm = wide(x), wide[1]
+    scale = torch.rsqrt(norm.running_var + norm.eps) * (1 if norm.weight is None else norm.weight)
+    wide[1] = nn.Identity()
+    offset = wide(x * 0)  # the bias, wherever the padding is
+    shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+    scale, shift = (value.view(-1, *[1] * (exact.dim() - 2)) for value in (scale, shift))
+    for parameter in wide.parameters():
+        parameter.data.abs_()
+    products = wide(x.abs()) - wide(x * 0)
+    total = exact.abs() + (offset * scale + shift).abs() + products * scale.abs()
+    return exact, unit * (1 + 2 * unit) * total + 2.0**-24  # of a result below normal ones, half a step
+
+
+@pytest.mark.parametrize("dtype", UNITS)
+def test_batch_norm_of_halves_is_about_as_near_as_eager(dtype):
+    """To float64, where the statistics are those of the data and there are enough channels to speak of."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 64, 12, 12).relu()
+    model = nn.Sequential(nn.Conv2d(64, 64, 3), used(nn.BatchNorm2d(64, momentum=None)))
+    with torch.no_grad():
+        model(x)
+        model, x = model.eval().to(dtype), x.to(dtype)
+        eager, exact = model(x), copy.deepcopy(model).double()(x.double())
+    graph = graph_of(model, x)
+    assert fold_batch_norm.function(graph)
+    (folded,) = run(graph, x)
+    assert (folded - exact).norm() <= 1.25 * (eager - exact).norm()
+
+
+def test_batch_norm_that_makes_weights_too_small_is_not_folded():
+    model = nn.Sequential(nn.Conv2d(4, 6, 3), used(nn.BatchNorm2d(6))).eval()
+    model[1].weight.data[2] = 1e-5
+    for dtype, folds in ((torch.float16, False), (torch.bfloat16, True)):
+        graph = graph_of(copy.deepcopy(model).to(dtype), IMAGE.to(dtype))
+        assert fold_batch_norm.function(graph) is folds
+        notes = take_notes(graph).declined
+        assert notes == ({} if folds else {"batch-norm-folding: the folded weights are too small for float16": 1})
 
 
 def test_batch_norm_of_what_is_not_finite_is_not_folded():

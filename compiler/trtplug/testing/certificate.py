@@ -5,7 +5,8 @@ the support matrix, how many examples every law tried of converters and of what 
 converters the laws notice (from the record of a run of `trtplug.testing.mutate`), and the failures, which it shows. It
 exits with 1 where there are any, or where something was not tried. ``TRTPLUG_LAWS=nightly`` tries more, and
 ``TRTPLUG_LAWS_SECONDS=2`` bounds each. ``--out FILE`` keeps every result, a line of JSON each; what is in the file is
-not tried again, so that a run can be stopped and resumed.
+not tried again, so that a run can be stopped and resumed, unless the source of the converter or the decomposition has
+changed since: that of the files which hold it and what it reaches of its package, but not of the rest of the compiler.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from trtplug.testing.cases import LawCase, law_cases, profile_of_environment
 from trtplug.testing.errors import NotApplicableError
 from trtplug.testing.lowered import LoweredCase, lowered_cases
 from trtplug.testing.processes import Record, in_processes
+from trtplug.testing.sources import source_of
 from trtplug_registry import Registry
 
 Case = LawCase | LoweredCase
@@ -47,6 +49,7 @@ class Tried:
         failure: how it failed, if it did.
         seconds: that it took.
         versions: of Torch and TensorRT.
+        source: of what was tried; see `source_of`.
     """
 
     id: str
@@ -56,13 +59,17 @@ class Tried:
     failure: str = ""
     seconds: float = 0.0
     versions: str = ""
+    source: str = ""
 
 
 def tried(case: Case) -> Tried:
     """Tries one case; never raises."""
     start = time.perf_counter()
     result = Tried(
-        case.id, profile_in_words(), versions=f"torch {torch.__version__}, {library().__name__} {library().__version__}"
+        case.id,
+        profile_in_words(),
+        versions=f"torch {torch.__version__}, {library().__name__} {library().__version__}",
+        source=source(case),
     )
     try:
         found = case.check()
@@ -73,6 +80,13 @@ def tried(case: Case) -> Tried:
     except Exception as error:  # whatever it is, the certificate shows it
         result = dataclasses.replace(result, failure=f"{type(error).__name__}: {error}")
     return dataclasses.replace(result, seconds=round(time.perf_counter() - start, 2))
+
+
+def source(case: Case) -> str:
+    """Of the converter, or of the function that writes the op with others."""
+    if isinstance(case, LawCase):
+        return source_of(case.converter)
+    return source_of(case.writer) if isinstance(case, LoweredCase) else ""
 
 
 def profile_in_words() -> str:
@@ -107,7 +121,7 @@ def try_all(
 def _try(batch: Sequence[Case], done: Collection[str], trying: Callable[[Record], None]) -> Iterator[Record]:
     for case in batch:
         if case.id not in done:
-            trying(dataclasses.asdict(Tried(case.id, profile_in_words())))
+            trying(dataclasses.asdict(Tried(case.id, profile_in_words(), source=source(case))))
             yield dataclasses.asdict(tried(case))
 
 
@@ -178,8 +192,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     registry = trtplug.registry()
     every: list[Case] = [*law_cases(registry), *lowered_cases(registry)]
     cases = {case.id: case for case in every if options.only in case.id}
-    before = read(options.out, profile_in_words()) if options.out else {}
-    before = {name: one for name, one in before.items() if name in cases and not (options.again and one.failure)}
+    known = read(options.out, profile_in_words()) if options.out else {}
+    before = {
+        name: one
+        for name, one in known.items()
+        if name in cases and one.source == source(cases[name]) and not (options.again and one.failure)
+    }
     with contextlib.nullcontext() if options.out is None else options.out.open("a") as out:
 
         def progress(one: Tried) -> None:
@@ -189,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print("F" if one.failure else ".", end="", file=sys.stderr, flush=True)
 
         limits = (options.time_limit, options.patience)
-        now = try_all(list(cases.values()), options.jobs, progress, before.keys(), *limits)
+        new_first = sorted(cases.values(), key=lambda case: case.id in known)
+        now = try_all(new_first, options.jobs, progress, before.keys(), *limits)
     results = [*before.values(), *now]
     record = json.loads(options.mutation_record.read_text()) if options.mutation_record else None
     found = {"profile": profile_in_words(), **certificate(registry, list(cases.values()), results, record)}

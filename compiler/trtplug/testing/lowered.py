@@ -127,6 +127,11 @@ class LoweredCase:
         """Such as ``aten::atan2-equals-eager``."""
         return f"{self.described.target_name}-{self.law}"
 
+    @property
+    def writer(self) -> Callable[..., Any]:
+        """The function that writes the op with others."""
+        return _writer(self.described, self.registry)
+
     def check(self, profile: Profile | str | None = None) -> Lowerings:
         """See `check_lowering`; the profile is that of the environment where None is given."""
         return check_lowering(self.registry, self.described, self.law, profile=profile)

@@ -65,8 +65,12 @@ def base_of(converter: Converter) -> tuple[Any, tuple[Any, ...]]:
 
 def functions_of(converter: Converter) -> tuple[types.FunctionType, ...]:
     """The converter's function and the functions of its own package that it reaches, each once."""
+    return functions_reached(converter.function, base_of(converter)[0].__module__.partition(".")[0])
+
+
+def functions_reached(value: Any, package: str) -> tuple[types.FunctionType, ...]:
+    """The functions of a package that a function, or what is made of one, reaches, itself among them; each once."""
     found: dict[Any, None] = {}
-    package = base_of(converter)[0].__module__.partition(".")[0]
 
     def visit(value: Any) -> None:
         if isinstance(value, functools.partial):
@@ -89,7 +93,7 @@ def functions_of(converter: Converter) -> tuple[types.FunctionType, ...]:
             with contextlib.suppress(ValueError):  # a cell that is not filled
                 visit(cell.cell_contents)
 
-    visit(converter.function)
+    visit(value)
     return tuple(found)
 
 

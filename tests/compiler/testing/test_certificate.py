@@ -87,6 +87,23 @@ def test_what_is_in_the_file_is_not_tried_again(monkeypatch, tmp_path, capsys):
     assert len(file.read_text().splitlines()) == 12
 
 
+def test_what_is_of_other_source_is_tried_again_and_after_what_never_was(monkeypatch, tmp_path):
+    file = tmp_path / "results.jsonl"
+    sources = {case.id: "one" for case in CASES}
+    monkeypatch.setattr(certificate, "source", lambda case: sources[case.id])
+    monkeypatch.setattr(certificate, "law_cases", lambda registry: CASES)
+    monkeypatch.setattr(certificate, "lowered_cases", lambda registry: [])
+    monkeypatch.setattr(certificate, "claims", lambda registry: {})
+    command = ["--out", str(file), "--jobs", "1"]
+    certificate.main([*command, "--only", "holds"])
+    sources["holds 4"] = "two"
+    assert certificate.main(command) == 1
+    tried = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [one["id"] for one in tried[-1:]] == ["holds 4"]
+    assert [one["source"] for one in tried if one["id"] == "holds 4"] == ["one", "two"]
+    assert len(tried) == len(CASES) + 1
+
+
 @pytest.mark.parametrize("how", ["holds", "fails"])
 def test_the_command(monkeypatch, capsys, how):
     monkeypatch.setattr(certificate, "law_cases", lambda registry: [Case("only one", how)])

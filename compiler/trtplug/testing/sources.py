@@ -95,11 +95,10 @@ class _Module:
         """What is named of the package's modules where a name is bound."""
         for statement in self.statements.get(name, ()):
             for node in ast.walk(statement):
-                part = ""
                 if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                    node, part = node.value, node.attr
-                if isinstance(node, ast.Name):
-                    yield from self._meant(node.id, part, text)
+                    yield from self._meant(node.value.id, node.attr, text)
+                elif isinstance(node, ast.Name):
+                    yield from self._meant(node.id, "", text)
 
     def _meant(self, used: str, part: str, text: Text) -> Iterator[Name]:
         if used in self.statements:
@@ -119,7 +118,7 @@ def _bound(statement: ast.stmt) -> set[str]:
 
 
 def _first_line(statement: ast.stmt) -> int:
-    decorators = getattr(statement, "decorator_list", [])
+    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
     return min([statement.lineno, *(decorator.lineno for decorator in decorators)])
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from trtplug.errors import SettingsError
 from trtplug_registry import DATA_DEPENDENT_SHAPES, TrtplugError
 
 FLAVOURS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}  # module: distribution on PyPI
@@ -167,6 +168,16 @@ def read_dims(layer: Any, attribute: str) -> list[int] | None:
 def times_kernels() -> bool:
     """Whether a build runs kernels on the GPU to choose among them. TensorRT-RTX chooses when an engine is loaded."""
     return library().__name__ != "tensorrt_rtx"
+
+
+def check_streaming() -> None:
+    """
+    Raises:
+        SettingsError: this TensorRT cannot stream weights.
+    """
+    names = ("BuilderFlag.WEIGHT_STREAMING", "ICudaEngine.weight_streaming_budget_v2")
+    if not all(capabilities().has(name) for name in names):
+        raise SettingsError(f"weight_streaming: TensorRT {library().__version__} has none; leave it out")
 
 
 def serialized(builder: Any, definition: Any, config: Any) -> bytes | None:

@@ -296,7 +296,8 @@ class Compilation:
         return convert(graph, converter_of, ranges=lowered.ranges, name=f"engine_{block.index}")
 
     def _plan(self, network: Network) -> bytes:
-        options = BuildOptions(self.settings.workspace_bytes, self.settings.tf32)
+        settings = self.settings
+        options = BuildOptions(settings.workspace_bytes, settings.tf32, settings.weight_streaming)
         return network.build(self.progress, options)
 
     # --- quarantine -------------------------------------------------------------------------------------------------

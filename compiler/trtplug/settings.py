@@ -46,6 +46,10 @@ class Settings:
             ops are computed in float32.
         precision_exclude: ops, module paths and ``"re:…"`` regular expressions that `precision` leaves as they are.
         precision_include: the same, for what is computed in `precision` although it is range-sensitive.
+        weight_streaming: build engines whose weights need not all be on the GPU at once. See ``docs/performance.md``.
+        weight_budget_bytes: most bytes of each engine's weights that stay on the GPU between calls; a call copies the
+            others there as it needs them. None keeps all of them there. Needs `weight_streaming` and the executor
+            ``tensorrt``.
         profiles: ranges of sizes that each engine is tuned for one by one, such as ``"batch=1"`` and
             ``"batch=2..8..32"``. Sizes that none of them holds are refused. See ``docs/performance.md``.
         cuda_graphs: replay an engine's call as a CUDA graph where its shapes come again. Results are new tensors all
@@ -75,6 +79,8 @@ class Settings:
     precision: str = "keep"
     precision_exclude: tuple[str, ...] = ()
     precision_include: tuple[str, ...] = ()
+    weight_streaming: bool = False
+    weight_budget_bytes: int | None = None
     profiles: tuple[str, ...] = ()
     cuda_graphs: bool = False
     cache_dir: str | None = None
@@ -112,6 +118,16 @@ class Settings:
             raise SettingsError(f"cache_bytes={self.cache_bytes}: must be positive")
         if self.workspace_bytes is not None and self.workspace_bytes <= 0:
             raise SettingsError(f"workspace_bytes={self.workspace_bytes}: must be positive, or None")
+        if self.weight_budget_bytes is not None and self.weight_budget_bytes < 0:
+            raise SettingsError(f"weight_budget_bytes={self.weight_budget_bytes}: must be 0 or more, or None")
+        if self.weight_budget_bytes is not None and not self.weight_streaming:
+            raise SettingsError(
+                f"weight_budget_bytes={self.weight_budget_bytes}: has no effect without weight_streaming=True"
+            )
+        if self.weight_streaming:
+            from trtplug._tensorrt import check_streaming
+
+            check_streaming()
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}")
         if self.profiles:
@@ -127,7 +143,7 @@ class Settings:
         """What executors are told."""
         from trtplug_registry import RunOptions
 
-        return RunOptions(self.cuda_graphs, self.cache_dir, self.cache_bytes)
+        return RunOptions(self.cuda_graphs, self.cache_dir, self.cache_bytes, self.weight_budget_bytes)
 
     def _check_selection(self, name: str, names: tuple[str, ...]) -> None:
         if not names:

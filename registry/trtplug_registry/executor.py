@@ -55,11 +55,14 @@ class RunOptions:
         cuda_graphs: replay a call as a captured CUDA graph where its shapes come again.
         cache_dir: a folder where an executor may keep what it compiles for the device at hand, or None.
         cache_bytes: most bytes that everything kept there may have.
+        weight_budget_bytes: most bytes of each engine's weights that stay on the device, of one that was built to have
+            its weights streamed; None: all of them.
     """
 
     cuda_graphs: bool = False
     cache_dir: str | None = None
     cache_bytes: int = 10 * 2**30
+    weight_budget_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,7 +76,8 @@ class Executor:
         priority: ``executor="auto"`` takes the highest that is available.
         device: the type of device (``"cuda"``) that its tensors live on; "" for any.
         plugin: who brought it; set by the registry.
-        configured: as `prepare`, with options; None where it has none: then CUDA graphs are refused for it.
+        configured: as `prepare`, with options; None where it has none: then CUDA graphs and a budget for weights are
+            refused for it.
     """
 
     name: str

@@ -168,6 +168,7 @@ def test_every_setting_is_in_the_key(field, registry):
         "dump_graphs",
         "weight_check",
         "cuda_graphs",
+        "weight_budget_bytes",
     )  # they decide nothing
     assert same == (field.name in indifferent)
 

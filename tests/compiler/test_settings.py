@@ -32,6 +32,8 @@ def test_lists_become_tuples():
         ({"block": [1]}, SettingsError, r"block=\(1,\): must be a list of names"),
         ({"on_failure": "ignore"}, SettingsError, "must be one of fallback, raise"),
         ({"workspace_bytes": -1}, SettingsError, "must be positive"),
+        ({"weight_budget_bytes": 5}, SettingsError, "has no effect without weight_streaming=True"),
+        ({"weight_streaming": True, "weight_budget_bytes": -1}, SettingsError, "must be 0 or more"),
         ({"weight_check": "always"}, SettingsError, "must be one of auto, version, data"),
         ({"tf32": "yes"}, SettingsError, "must be a bool"),
     ],

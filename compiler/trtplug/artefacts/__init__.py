@@ -70,6 +70,7 @@ def load(
     trusted: bool = False,
     cuda_graphs: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
+    weight_budget_bytes: int | None = None,
 ) -> CompiledModule | LoadedModule:
     """Loads a model that `save` wrote to a file.
 
@@ -85,14 +86,15 @@ def load(
         cuda_graphs: as in `compile`; for ``.trtp`` files.
         cache_dir: a folder where kernels that TensorRT-RTX compiles for the GPU at hand are kept for the next process;
             for ``.trtp`` files.
+        weight_budget_bytes: as in `compile`, of engines that were built with ``weight_streaming``; for ``.trtp`` files.
 
     Returns:
         A module that is called as the model was: a `CompiledModule` from a ``.trtp`` file, else a `LoadedModule`.
         Foreign containers (such as ``ModelOutput``) come back as dicts.
 
     Raises:
-        SettingsError: the path names something that is not loaded; or `cuda_graphs` or `cache_dir` are for another
-            kind of file, or the folder cannot be used.
+        SettingsError: the path names something that is not loaded; or `cuda_graphs`, `cache_dir` or
+            `weight_budget_bytes` are for another kind of file; or the folder cannot be used, or the budget is negative.
         ArtefactError: the file is damaged, or was not written by trtplug, or by one with another format, or needs an op
             that is not registered here, or needs trust.
         ExecutorError, UnknownNameError: the executor cannot run here, or does not exist.
@@ -100,8 +102,9 @@ def load(
     kind, target = _kind(path), _place(path)
     place = None if device is None else torch.device(device)
     if kind in (_EXPORTED, _SCRIPT):
-        if cuda_graphs or cache_dir is not None:
-            raise SettingsError(f"load: a {kind} file takes no cuda_graphs and no cache_dir; a .trtp file does")
+        if cuda_graphs or cache_dir is not None or weight_budget_bytes is not None:
+            given = "cuda_graphs, no cache_dir and no weight_budget_bytes"
+            raise SettingsError(f"load: a {kind} file takes no {given}; a .trtp file does")
         if not trusted:
             raise ArtefactError(
                 target,
@@ -118,8 +121,10 @@ def load(
         )
     from trtplug.artefacts.file import load_file
 
-    options = RunOptions(cuda_graphs, None if cache_dir is None else os.fspath(cache_dir))
-    return load_file(target, executor, place, options)
+    if weight_budget_bytes is not None and weight_budget_bytes < 0:
+        raise SettingsError(f"weight_budget_bytes={weight_budget_bytes}: must be 0 or more, or None")
+    folder = None if cache_dir is None else os.fspath(cache_dir)
+    return load_file(target, executor, place, RunOptions(cuda_graphs, folder, weight_budget_bytes=weight_budget_bytes))
 
 
 def _place(path: str | os.PathLike[str]) -> Path:

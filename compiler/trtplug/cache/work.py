@@ -32,7 +32,9 @@ from trtplug_registry import Registry, qualified_name
 FORMAT = 2
 """Counts changes of what a description says."""
 
-INDIFFERENT = frozenset({"cache_dir", "cache_bytes", "verify", "dump_graphs", "weight_check", "cuda_graphs"})
+INDIFFERENT = frozenset(
+    {"cache_dir", "cache_bytes", "verify", "dump_graphs", "weight_check", "cuda_graphs", "weight_budget_bytes"}
+)
 """The settings that decide nothing about an engine. Every other one does until it is listed here."""
 
 _NOT_NOTES = frozenset({"stack_trace", "seq_nr"})

@@ -33,7 +33,7 @@ Passes = Annotated[
     bool, typer.Option("--passes", help="Also print the lowering passes and what became of the exported calls.")
 ]
 
-OF_BUILDS = ("executor", "on_failure", "tf32", "workspace_bytes", "cache_dir", "cache_bytes")
+OF_BUILDS = ("executor", "on_failure", "tf32", "workspace_bytes", "weight_streaming", "cache_dir", "cache_bytes")
 """Settings that change nothing where nothing is built."""
 
 

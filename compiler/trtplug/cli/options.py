@@ -21,7 +21,7 @@ FLAGS = {
 }
 """Of lists that are given one at a time. Any other field is an option of its own name."""
 
-TYPES: dict[str, Any] = {"cache_dir": str | None, "workspace_bytes": int | None}
+TYPES: dict[str, Any] = {"cache_dir": str | None, "workspace_bytes": int | None, "weight_budget_bytes": int | None}
 """Of the fields whose default does not tell."""
 
 

@@ -13,9 +13,19 @@ def check_options(executor: Executor, options: RunOptions) -> None:
     """
     Raises:
         ExecutorError: the executor cannot run engines in that way.
+        SettingsError: TensorRT cannot.
     """
     if options.cuda_graphs and executor.configured is None:
         raise ExecutorError(f"executor {executor.name!r} has no CUDA graphs: leave out cuda_graphs, or run on a GPU")
+    if options.weight_budget_bytes is None:
+        return
+    if executor.configured is None:
+        raise ExecutorError(
+            f"executor {executor.name!r} streams no weights: leave out weight_budget_bytes, or run on a GPU"
+        )
+    from trtplug._tensorrt import check_streaming
+
+    check_streaming()
 
 
 def prepared(executor: Executor, engine: Engine, options: RunOptions | None = None) -> Run:

@@ -169,7 +169,22 @@ class EngineRun:
                     loaded = runtime.deserialize_cuda_engine(self.engine.plan)
                 if loaded is None:
                     raise Failure(self.engine.name, self._logger)(f"cannot be loaded on cuda:{index}")
+                self._set_budget(loaded)
                 plan, options = self.engine.plan, self.options
                 store = None if options.cache_dir is None else KernelStore(plan, index, options)  # type: ignore[arg-type]
                 self._loaded[index] = Contexts(loaded, runtime, index, self._logger, store)
             return self._loaded[index]
+
+    def _set_budget(self, loaded: Any) -> None:
+        """How much of an engine's weights stays on the GPU: that is decided before it has a context."""
+        streamable, budget = getattr(loaded, "streamable_weights_size", 0), self.options.weight_budget_bytes
+        if budget is None:
+            budget = streamable
+        elif not streamable:
+            what = f"{self.engine.name} was not built to have its weights streamed, or has none"
+            raise ExecutorError(f"{what}: compile with weight_streaming=True, or leave out weight_budget_bytes")
+        if not streamable:
+            return
+        loaded.weight_streaming_budget_v2 = min(budget, streamable)
+        if loaded.weight_streaming_budget_v2 != min(budget, streamable):
+            raise Failure(self.engine.name, self._logger)(f"takes no budget of {budget:,} bytes for its weights")

@@ -57,10 +57,12 @@ class BuildOptions:
     Attributes:
         workspace_bytes: most scratch memory that an engine may use; None leaves TensorRT's own default.
         tf32: whether float32 products may round their operands to TF32 on a GPU.
+        weight_streaming: whether the engine's weights may stay in the host's memory.
     """
 
     workspace_bytes: int | None = None
     tf32: bool = False
+    weight_streaming: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +130,8 @@ class Network:
             config.clear_flag(trt.BuilderFlag.TF32)
         else:
             config.set_flag(trt.BuilderFlag.TF32)
+        if options.weight_streaming:
+            config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
         if not any(binding.dynamic or binding.size for binding in self.inputs):
             return
         for spans in profiles_of(self.inputs) or [[(b.smallest, b.typical, b.largest) for b in self.inputs]]:

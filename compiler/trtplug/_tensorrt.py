@@ -180,6 +180,23 @@ def check_streaming() -> None:
         raise SettingsError(f"weight_streaming: TensorRT {library().__version__} has none; leave it out")
 
 
+_ENGINE_FACTS = {
+    "device_memory": ("device_memory_size_v2", "device_memory_size"),  # the second before TensorRT 10.1
+    "streamable_weights": ("streamable_weights_size",),
+    "aux_streams": ("num_aux_streams",),
+}
+
+
+def engine_facts(engine: Any) -> dict[str, int]:
+    """What a loaded engine says of itself, by our names: bytes of device memory and so on; nothing of what it lacks."""
+    found = {}
+    for name, attributes in _ENGINE_FACTS.items():
+        there = next((attribute for attribute in attributes if hasattr(engine, attribute)), None)
+        if there is not None:
+            found[name] = int(getattr(engine, there))
+    return found
+
+
 def serialized(builder: Any, definition: Any, config: Any) -> bytes | None:
     """The engine of a network as bytes, or None where TensorRT refuses it.
 

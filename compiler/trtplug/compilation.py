@@ -31,7 +31,7 @@ from trtplug.network import Network
 from trtplug.network.finished import BuildOptions, Progress
 from trtplug.partition import Block, Partition, extract, link, partition
 from trtplug.report import CompilationReport
-from trtplug.reporting import Facts, make_report
+from trtplug.reporting import Facts, make_report, with_loaded
 from trtplug.settings import Settings
 from trtplug.tf32 import PROCESS
 from trtplug.tracing import Program, as_program, trace
@@ -153,7 +153,7 @@ class Compilation:
             kept = Kept(lowered, self.parts, engines)
         quarantine = {node.name: reason for node, reason in self.quarantine.items()}
         recipe = Recipe(program, self.settings, self.registry, kept, quarantine)
-        report = self.report(lowered, engines, executor.name)
+        report = with_loaded(self.report(lowered, engines, executor.name), chosen)
         return CompiledModule(linked, lowered, tuple(engines), report, recipe=recipe)
 
     @collector_paused()

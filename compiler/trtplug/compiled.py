@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from trtplug.engine import CompiledEngine, EngineModule
-from trtplug.errors import InputError, ModuleError
+from trtplug.errors import InputError, ModuleError, SettingsError
 from trtplug.inputs import TensorInput, check_inputs, input_checks, shared_memory, without_autocast
 from trtplug.lowering import Lowered, apply_mutations, flatten_inputs
 from trtplug.report import CompilationReport
@@ -152,17 +152,24 @@ class CompiledModule(nn.Module):
     def profile(self, *args: Any, calls: int = 10, **kwargs: Any) -> Profile:
         """The time of every layer of the engines, for a call with these arguments.
 
+        On a machine without a GPU the reference executor tells how long it computes each layer of the network, which
+        says nothing about TensorRT.
+
         Args:
             args, kwargs: as for a call, which is made once.
             calls: of each engine, over which medians are taken.
 
         Raises:
             InputError: the inputs do not fit what was compiled.
-            ExecutorError: the executor tells no times; the one called ``tensorrt`` does.
+            SettingsError: `calls` is not positive.
+            ExecutorError: the executor tells no times; those called ``tensorrt`` and ``reference`` do.
         """
         from trtplug.profile import profiled
 
-        return profiled(self, lambda: self(*args, **kwargs), calls)
+        if calls < 1:
+            raise SettingsError(f"profile: calls={calls}: must be at least 1")
+        flat = flatten_inputs(self.lowered, args, kwargs)
+        return profiled(self, lambda: self(*args, **kwargs), flat, calls)
 
     # --- as a module ------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 from trtplug import engine_op
 from trtplug.errors import ExecutorError
 from trtplug.executors import prepared
+from trtplug.inspection import LayerRecord, LoadedRecord, origins
 from trtplug.network import Binding
 from trtplug.network.finished import profiles_of
 from trtplug_registry import Executor, RunOptions, ShapeRange, TensorFacts
@@ -53,12 +54,17 @@ class CompiledEngine:
 
 
 class EngineModule(nn.Module):
-    """Runs an engine through an executor: takes the block's tensors, then its sizes; returns a tuple of tensors."""
+    """Runs an engine through an executor: takes the block's tensors, then its sizes; returns a tuple of tensors.
+
+    Attributes:
+        engine: what is run.
+        executor, device: the executor's name, and the type of device that it asks for, or "".
+    """
 
     def __init__(self, engine: CompiledEngine, executor: Executor, options: RunOptions | None = None) -> None:
         super().__init__()
         self.engine = engine
-        self.executor = executor.name
+        self.executor, self.device = executor.name, executor.device
         self._run = prepared(executor, engine, options)
         self._registered = engine_op.register(engine, self._run)
         self._key = self._registered.key
@@ -89,10 +95,24 @@ class EngineModule(nn.Module):
         self.check_profiles()
         return self._run.inspect()  # type: ignore[attr-defined]  # just checked
 
+    def loaded(self, nodes: Sequence[str]) -> LoadedRecord | None:
+        """What the loaded engine is; None where the executor does not say.
+
+        Args:
+            nodes: names of the engine's nodes.
+        """
+        if not hasattr(self._run, "inspect"):
+            return None
+        found = self._run.inspect()
+        if "Engine" not in found:
+            return None
+        layers = (LayerRecord(name, made_of) for name, made_of in origins(found, nodes).items())
+        return LoadedRecord(**found["Engine"], layers=tuple(layers))
+
     def check_profiles(self) -> None:
         """Raises `ExecutorError` where the executor tells no times."""
         if not hasattr(self._run, "profile"):
-            raise ExecutorError(f"executor {self.executor!r} tells no times of layers: profile on a GPU")
+            raise ExecutorError(f"executor {self.executor!r} tells no times of layers: take tensorrt, or reference")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EngineModule:
         """Shares the engine, which nothing changes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 MOST_ROWS = 10_000
@@ -16,21 +16,29 @@ MOST_BLOCKS = 1_000
 def render_page(title: str, document: Mapping[str, Any]) -> str:
     """The page of a document with ``summary``, ``versions``, ``shares``, ``ops`` and ``model`` (which may be None).
 
-    Of a large model it shows a part, and says at its head what it leaves out.
+    Of a large model it shows a part, and says at its head what it leaves out. A profile's document also has ``layers``.
     """
     from jinja2 import Environment, PackageLoader, select_autoescape
     from markupsafe import Markup
 
-    model, left_out = (None, []) if document["model"] is None else shortened(document["model"])
-    text = json.dumps({**document, "model": model, "left_out": left_out}).replace(
-        "<", "\\u003c"
-    )  # nothing in the data can end the script element
+    layers = sorted(document.get("layers", ()), key=lambda layer: -layer["ms"])[:MOST_ROWS]
+    named = {name for layer in layers for name in layer["nodes"]}
+    model, left_out = (None, []) if document["model"] is None else shortened(document["model"], named)
+    shown = {**document, **({"layers": layers} if "layers" in document else {}), "model": model, "left_out": left_out}
+    if len(layers) < len(document.get("layers", ())):
+        left_out.append(f"layers, the costliest: {MOST_ROWS:,} of {len(document['layers']):,}")
+    text = json.dumps(shown).replace("<", "\\u003c")  # nothing in the data can end the script element
     environment = Environment(loader=PackageLoader("trtplug", "templates"), autoescape=select_autoescape())
     return environment.get_template("page.html").render(title=title, data=Markup(text))
 
 
-def shortened(model: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A report as `CompilationReport.to_dict` has it, as far as a page shows it, and what that leaves out, in words."""
+def shortened(model: Mapping[str, Any], named: Collection[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """A report as `CompilationReport.to_dict` has it, as far as a page shows it, and what that leaves out, in words.
+
+    Args:
+        model: the report.
+        named: nodes that the page names elsewhere, too.
+    """
     shown, left_out = dict(model), []
 
     def cut(what: str, most: int, first: Callable[[Any], bool], words: str) -> None:
@@ -41,7 +49,10 @@ def shortened(model: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         shown[what] = [items[place] for place in sorted(chosen)]
         left_out.append(f"{words}: {most:,} of {len(items):,}")
 
-    cut("nodes", MOST_ROWS, lambda node: node["engine"] is None, "nodes, those left to Torch first")
+    def first(node: Any) -> bool:
+        return node["engine"] is None or node["name"] in named
+
+    cut("nodes", MOST_ROWS, first, "nodes, those left to Torch first")
     cut("originals", MOST_ROWS, lambda call: call["became"] == "torch", "exported calls, those left to Torch first")
     cut("engines", MOST_BLOCKS, lambda engine: True, "engines, the first to run")
     cut("units", MOST_BLOCKS, lambda unit: True, "blocks of the partition, the first to run")

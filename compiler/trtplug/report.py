@@ -10,6 +10,7 @@ from typing import Any
 
 from trtplug.insight.picture import Crossing, Unit
 from trtplug.insight.suggestions import Suggestion
+from trtplug.inspection import LoadedRecord
 from trtplug.page import share
 from trtplug_registry import Reason, Ruling
 
@@ -64,6 +65,24 @@ class OriginalRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class SizeRecord:
+    """A dynamic size in an optimization profile: by the user's name for it, or its symbol, what it ranges over."""
+
+    name: str
+    min: int
+    opt: int
+    max: int
+
+    def __str__(self) -> str:
+        same = self.min == self.max
+        return f"{self.name}={self.min}" if same else f"{self.name}={self.min}..{self.opt}..{self.max}"
+
+
+ADDED = {"added": True}
+"""Of a field that reports had not at first: in a saved one it may be missing, and is then its default."""
+
+
+@dataclasses.dataclass(frozen=True)
 class EngineRecord:
     """One TensorRT block.
 
@@ -75,6 +94,9 @@ class EngineRecord:
         bytes: size of the serialized engine; 0 in a dry run.
         seconds: conversion and build, or how long it took to read it.
         cached: whether it was read from the cache instead of being built.
+        profiles: its optimization profiles, each the dynamic sizes of its inputs; one where the settings name none,
+            none of static shapes.
+        loaded: what it is on the device that it was loaded on, where TensorRT runs it.
     """
 
     index: int
@@ -85,6 +107,8 @@ class EngineRecord:
     bytes: int = 0
     seconds: float = 0.0
     cached: bool = False
+    profiles: tuple[tuple[SizeRecord, ...], ...] = dataclasses.field(default=(), metadata=ADDED)
+    loaded: LoadedRecord | None = dataclasses.field(default=None, metadata=ADDED)
 
 
 @dataclasses.dataclass(frozen=True)

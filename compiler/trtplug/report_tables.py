@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -11,12 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from trtplug.insight.picture import INPUTS, OUTPUTS, Crossing
-from trtplug.report import CompilationReport
+from trtplug.report import CompilationReport, EngineRecord, NodeRecord
+
+if TYPE_CHECKING:
+    from trtplug.profile import Profile
 
 MOST_ROWS = 40
 MOST_SUGGESTIONS = 8
 MOST_CROSSINGS = 12
 MOST_TENSORS = 4
+WIDEST_BAR = 8
 
 
 def render(report: CompilationReport, console: Console, nodes: bool = False, passes: bool = False) -> None:
@@ -28,6 +33,8 @@ def render(report: CompilationReport, console: Console, nodes: bool = False, pas
         for engine in report.engines:
             flow = f"{', '.join(engine.inputs) or 'nothing'} → {', '.join(engine.outputs)}"
             console.print(f"engine {engine.index}: {escape(flow)}", highlight=False)
+            for fact in _facts(engine):
+                console.print(f"  {escape(fact)}", highlight=False)
         console.print()
     if report.torch_ops:
         console.print(_torch(report))
@@ -73,6 +80,69 @@ def _engines(report: CompilationReport) -> Table:
             escape(_counted(ops)),
         )
     return table
+
+
+def _facts(engine: EngineRecord) -> list[str]:
+    """The ranges that an engine is built for, and what it is where it is loaded, a line each."""
+    found = []
+    if engine.profiles:
+        ranges = "; or ".join(", ".join(map(str, sizes)) for sizes in engine.profiles)
+        many = f"{len(engine.profiles)} optimization profiles" if len(engine.profiles) > 1 else "sizes"
+        found.append(f"{many}: {ranges}")
+    if engine.loaded is not None:
+        at = engine.loaded
+        words = [
+            f"{len(at.layers):,} layers of TensorRT's" if at.layers else "",
+            "" if at.device_memory is None else f"{at.device_memory:,} bytes of scratch memory",
+            f"{at.streamable_weights:,} bytes of weights that can be streamed" if at.streamable_weights else "",
+            "" if at.aux_streams is None else f"{at.aux_streams} auxiliary streams",
+        ]
+        found.append(f"loaded: {', '.join(filter(None, words)) or 'TensorRT says nothing of it'}")
+    return found
+
+
+def render_profile(profile: Profile, console: Console, count: int) -> None:
+    """Prints the costliest layers of a profile, each with its share of the time, its nodes and their source."""
+    console.print(f"[bold]{escape(profile.summary())}[/bold]", highlight=False)
+    if profile.inputs:
+        console.print(f"called with {escape(', '.join(profile.inputs))}", highlight=False)
+    if profile.caution:
+        console.print(f"[yellow]{escape(profile.caution)}[/yellow]", highlight=False)
+    if not profile.layers:
+        console.print("There is no engine: everything runs in Torch.")
+        return
+    shown = profile.costliest(count)
+    table = Table(title="The costliest layers", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("ms", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("engine", justify="right", no_wrap=True)
+    for name, ratio in (("nodes", 3), ("source", 2)):
+        table.add_column(name, overflow="fold", ratio=ratio)
+    most = max(profile.share(layer) for layer in shown)
+    for layer in shown:
+        share, nodes = profile.share(layer), profile.nodes_of(layer)
+        sources = dict.fromkeys(_near(node.source).split(": ")[0] for node in nodes if node.source)
+        named = escape(", ".join(map(_with_op, nodes)))
+        table.add_row(
+            f"{layer.ms:.4f}",
+            f"{share:.1%}",
+            f"[green]{'█' * max(1, round(WIDEST_BAR * share / most)) if most else ''}[/green]",
+            layer.engine.removeprefix("engine_"),
+            f"{named or '–'}\n[dim]{escape(layer.layer)}[/dim]",
+            escape("\n".join(sources)),
+        )
+    console.print(table)
+    rest = len(profile.layers) - len(shown)
+    if rest:
+        others = profile.ms - sum(layer.ms for layer in shown)
+        console.print(f"… and {rest:,} more layers, {others:.3f} ms", highlight=False)
+
+
+def _with_op(node: NodeRecord) -> str:
+    """A node's name, and its op where that says more."""
+    op = node.op.removeprefix("aten::")
+    return node.name if node.name.rstrip("_0123456789") == op.partition(".")[0] else f"{node.name} ({op})"
 
 
 def _torch(report: CompilationReport) -> Table:

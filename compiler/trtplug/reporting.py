@@ -10,14 +10,15 @@ import torch
 from torch.fx import Node
 
 from trtplug.collector import collector_paused
-from trtplug.engine import CompiledEngine
+from trtplug.engine import CompiledEngine, EngineModule
 from trtplug.insight import flops_of, picture, suggest
 from trtplug.lowering import Lowered
 from trtplug.naming import op_name, source_line
 from trtplug.partition import Block, Partition
 from trtplug.partition.value import Value, is_getitem, value_of
+from trtplug.profiles import named_sizes
 from trtplug.ranges import size_name
-from trtplug.report import CompilationReport, EngineRecord, NodeRecord, OriginalRecord
+from trtplug.report import CompilationReport, EngineRecord, NodeRecord, OriginalRecord, SizeRecord
 from trtplug.settings import Settings
 from trtplug.versions import versions
 from trtplug_registry import Reason, ReasonCode, Registry, Unsupported, describe_value, tensors_in
@@ -70,7 +71,7 @@ def make_report(
     torch_nodes = frozenset(parts.torch_nodes)
     computing = [n for n in graph.nodes if (n in engine_of and _computes(n)) or n in torch_nodes]
     flops = flops_of(computing) if suggestions else {}
-    origins = _origins(lowered)
+    origins, names = _origins(lowered), _symbol_names(lowered)
     units, crossings = picture(graph, parts, flops)
     ideas = suggest(graph, facts.registry, facts.settings, parts, flops, facts.quarantine) if suggestions else ()
     return CompilationReport(
@@ -79,7 +80,7 @@ def make_report(
             for node in computing
         ),
         tuple(
-            _engine_record(block, lowered, engines[block.index] if engines else None, seconds, facts.cached)
+            _engine_record(block, lowered, engines[block.index] if engines else None, seconds, facts.cached, names)
             for block in parts.blocks
         ),
         dict(facts.stages),
@@ -101,6 +102,7 @@ def _engine_record(
     engine: CompiledEngine | None,
     seconds: Mapping[int, float],
     cached: frozenset[int],
+    names: Mapping[Any, str],
 ) -> EngineRecord:
     return EngineRecord(
         block.index,
@@ -111,7 +113,42 @@ def _engine_record(
         len(engine.plan) if engine else 0,
         seconds.get(id(engine.plan), 0.0) if engine else 0.0,
         engine is not None and id(engine.plan) in cached,
+        _profiles(block, lowered, names),
     )
+
+
+def _symbol_names(lowered: Lowered) -> dict[Any, str]:
+    """Of each symbol what a profile in the settings calls it: the user's name, or the input and axis that it is."""
+    placeholders = lowered.graph_module.graph.find_nodes(op="placeholder")
+    values = [node.meta.get("val") for node in placeholders]
+    named = named_sizes(list(zip(lowered.input_names, values, strict=True)), lowered.ranges)
+    return {size: name for name, size in reversed(named.items()) if size in lowered.ranges}
+
+
+def _profiles(block: Block, lowered: Lowered, names: Mapping[Any, str]) -> tuple[tuple[SizeRecord, ...], ...]:
+    """The optimization profiles of a block: of each the ranges of the symbols in its inputs' sizes."""
+    values = [node.meta.get("val") for node in (*block.inputs, *block.sizes)]
+    sizes = [size for value in values for size in (value.shape if isinstance(value, torch.Tensor) else (value,))]
+    found = [size.node.expr.free_symbols for size in sizes if isinstance(size, torch.SymInt)]
+    symbols = sorted(lowered.ranges.keys() & set().union(*found), key=str)
+    spans = {names.get(symbol, str(symbol)): lowered.ranges[symbol] for symbol in symbols}
+    count = max((len(span.parts) or 1 for span in spans.values()), default=0)
+    made = (tuple(SizeRecord(name, *span.part(n)) for name, span in spans.items()) for n in range(count))
+    return tuple(dict.fromkeys(made))
+
+
+def with_loaded(report: CompilationReport, runners: Sequence[EngineModule]) -> CompilationReport:
+    """The report, of each engine with what it is once it is loaded.
+
+    Args:
+        report: of a compilation.
+        runners: of its engines, in order.
+    """
+    engines = (
+        dataclasses.replace(record, loaded=runner.loaded(record.nodes))
+        for record, runner in zip(report.engines, runners, strict=True)
+    )
+    return dataclasses.replace(report, engines=tuple(engines))
 
 
 def _node_record(facts: Facts, node: Node, engine: int | None, origin: str, flops: int) -> NodeRecord:

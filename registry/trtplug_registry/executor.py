@@ -45,6 +45,10 @@ class Engine(Protocol):
 
 
 Run: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
+"""Runs an engine. One that has these methods, too, can be profiled: ``profile(inputs, calls)`` returns milliseconds by
+layer, pairs in order of execution; ``inspect()`` a dict like those of TensorRT's inspector: ``Layers``, each a name or
+a dict with ``Name`` and ``Metadata`` (which names nodes), and, where an engine is loaded, ``Engine``: a dict of
+``device_memory``, ``streamable_weights`` and ``aux_streams``, as far as they are known."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,6 +44,7 @@ from trtplug.lowering import Lowered, Mutation
 from trtplug.lowering.graphs import attribute
 from trtplug.ranges import Range
 from trtplug.report import CompilationReport
+from trtplug.reporting import with_loaded
 from trtplug_registry import Executor, RunOptions
 
 FORMAT, VERSION = "trtplug", 1
@@ -212,6 +213,8 @@ def _compiled(
         constants=_constants(model["constants"], len(names), place),
     )
     report = dataclasses.replace(decoded.report, executor=executor.name)
+    if len(report.engines) == len(engines):
+        report = with_loaded(report, [runners[engine.name] for engine in engines])
     return CompiledModule(graph_module, lowered, engines, report, checks=checks)
 
 

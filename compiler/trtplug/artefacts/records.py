@@ -11,19 +11,20 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from trtplug.artefacts.malformed import Malformed, brief, need, of_type, parse
-from trtplug.report import FORMAT, VERSION, CompilationReport
+from trtplug.report import ADDED, FORMAT, VERSION, CompilationReport
 
 T = TypeVar("T")
 
 
 def record(data: Any, kind: type[T]) -> T:
-    """A dataclass from a JSON object that has exactly its fields.
+    """A dataclass from a JSON object that has exactly its fields, but for those that were `ADDED` later.
 
     Raises:
         Malformed: a field is missing, unknown or of another type.
     """
     found, hints = of_type(data, dict, f"a {kind.__name__}"), _hints(typing.cast(Any, kind))
-    if found.keys() != hints.keys():
+    added = {field.name for field in dataclasses.fields(typing.cast(Any, kind)) if field.metadata == ADDED}
+    if found.keys() | added != hints.keys():
         raise Malformed(f"a {kind.__name__} has the fields {sorted(found)}, not {sorted(hints)}")
     return kind(**{name: _typed(value, hints[name], name) for name, value in found.items()})
 

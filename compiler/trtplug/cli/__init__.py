@@ -1,4 +1,7 @@
-"""The command line: ``trtplug compile | explain | coverage | bisect | plugins | doctor | certify | new-plugin``."""
+"""The command line.
+
+``trtplug compile | explain | profile | coverage | bisect | plugins | doctor | certify | new-plugin``
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import typer
 from trtplug.cli.bisect import bisect
 from trtplug.cli.coverage import coverage
 from trtplug.cli.options import with_settings
+from trtplug.cli.profile import profile
 from trtplug_registry import TrtplugError
 
 app = typer.Typer(
@@ -162,6 +166,7 @@ def _print_json(kind: str, document: dict[str, Any]) -> None:
 
 app.command("coverage")(coverage)
 app.command("bisect")(bisect)
+app.command("profile")(profile)
 
 
 def load_model(name: str) -> Any:
@@ -170,7 +175,7 @@ def load_model(name: str) -> Any:
     Raises:
         TrtplugError: the file or the function is not there, or returns something else.
     """
-    file = _file_of(name, name.rpartition(":")[0] if ".py:" in name else name)  # before Torch, which takes seconds
+    file = file_of(name, name.rpartition(":")[0] if ".py:" in name else name)  # before Torch, which takes seconds
     import torch
 
     import trtplug
@@ -211,7 +216,7 @@ def make_model(name: str) -> Any:
         TrtplugError: the file or the function is not there.
     """
     path, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")
-    file = _file_of(name, path)
+    file = file_of(name, path)
     spec = importlib.util.spec_from_file_location(file.stem, file) if function else None
     if spec is None or spec.loader is None:
         raise TrtplugError(f"model {name!r}: name FILE.py:FUNCTION")
@@ -225,7 +230,12 @@ def make_model(name: str) -> Any:
     return make()
 
 
-def _file_of(name: str, path: str) -> Path:
+def file_of(name: str, path: str) -> Path:
+    """The file that a model's name begins with.
+
+    Raises:
+        TrtplugError: it is not there.
+    """
     file = Path(path)
     if not file.is_file():
         raise TrtplugError(f"model {name!r}: there is no file {path!r}; name a .pt2 file or FILE.py:FUNCTION")

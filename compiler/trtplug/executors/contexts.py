@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
 import torch
 
-from trtplug._tensorrt import library
+from trtplug._tensorrt import engine_facts, library
 from trtplug.executors.kernels import KernelStore
 
 
@@ -53,9 +54,11 @@ class Contexts:
             with self._lock:
                 self._store.put(bytes(self._cache.serialize()))
 
-    def inspector(self) -> Any:
-        """TensorRT's inspector of the engine."""
-        return self._loaded.create_engine_inspector()
+    def inspect(self) -> dict[str, Any]:
+        """What TensorRT says of the engine: its inspector's layers and bindings; as ``Engine`` its `engine_facts`."""
+        inspector = self._loaded.create_engine_inspector()
+        text = inspector.get_engine_information(library().LayerInformationFormat.JSON)
+        return {**json.loads(text or "{}"), "Engine": engine_facts(self._loaded)}
 
     def _make(self, eager: bool) -> Any:
         if not hasattr(self._loaded, "create_runtime_config"):  # standard TensorRT before 10.12

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import threading
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -109,9 +108,8 @@ class EngineRun:
         return layer_times(session.context, lambda: session(inputs), calls, self.engine.name)
 
     def inspect(self) -> Any:
-        """What TensorRT says about the loaded engine: its layers and bindings, as what JSON can say."""
-        inspector = self._load(torch.cuda.current_device()).inspector()
-        return json.loads(inspector.get_engine_information(library().LayerInformationFormat.JSON))
+        """What TensorRT says about the loaded engine, as what JSON can say. See `Contexts.inspect`."""
+        return self._load(torch.cuda.current_device()).inspect()
 
     def _elsewhere(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         """A call with tensors of another device than the last one's."""

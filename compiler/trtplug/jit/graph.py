@@ -26,6 +26,7 @@ from trtplug.lowering import Lifted, Mutation, apply_mutations, graphs, lower_li
 from trtplug.naming import op_name, source_line
 from trtplug.partition import link
 from trtplug.report import CompilationReport, NodeRecord
+from trtplug.reporting import with_loaded
 from trtplug.turns import tracing_turn
 from trtplug.versions import versions
 from trtplug_registry import Reason, ReasonCode, free_name
@@ -127,7 +128,7 @@ class Graph:
         with run.stage("link"):
             linked = link(lowered.graph_module, run.parts, runners)
             self._kept = Kept(lowered, run.parts, engines)
-        report = run.report(lowered, engines, executor.name)
+        report = with_loaded(run.report(lowered, engines, executor.name), runners)
         session.reports[self._number] = report
         _log.info("graph %d: %s", self._number, report.summary())
         _log.debug("graph %d:\n%s", self._number, report)

@@ -10,6 +10,7 @@ import torch
 from torch.fx import GraphModule
 
 from trtplug.profiles import profile_of
+from trtplug.reference.timing import layer_times
 from trtplug_registry import CONTRACT, Engine, Executor, hookimpl
 
 trtplug_contract = CONTRACT
@@ -39,16 +40,31 @@ class _Run:
     def __call__(self, *inputs: Any) -> tuple[torch.Tensor, ...]:
         if self._profiled:
             profile_of(self._engine, inputs)  # takes what the engine takes, and no more
+        module, tensors = self._there(inputs)
+        with torch.no_grad():
+            return _fresh(module(*tensors), (*tensors, *module.buffers(), *module.parameters()))
+
+    def profile(self, inputs: Sequence[Any], calls: int) -> list[tuple[str, float]]:
+        """Milliseconds by layer of the network, in order of execution: how long this executor computes it."""
+        module, tensors = self._there(inputs)
+        with torch.no_grad():
+            return layer_times(module, tensors, calls)
+
+    def inspect(self) -> dict[str, Any]:
+        """The layers of the network, by name."""
+        graph = self._engine.reference.graph
+        return {"Layers": list(dict.fromkeys(node.meta["layer"] for node in graph.nodes if "layer" in node.meta))}
+
+    def _there(self, inputs: Sequence[Any]) -> tuple[GraphModule, list[torch.Tensor]]:
+        """The network on the inputs' device, and what it takes."""
         device = next((value.device for value in inputs if isinstance(value, torch.Tensor)), self._home)
         module = self._modules.get(device)
         if module is None:  # weights are lifted on the CPU; each device gets its own copy
             module = self._modules[device] = copy.deepcopy(self._modules[self._home]).to(device)
-        tensors = [
+        return module, [
             value if isinstance(value, torch.Tensor) else torch.tensor(int(value), dtype=torch.int64, device=device)
             for value in inputs
         ]
-        with torch.no_grad():
-            return _fresh(module(*tensors), (*tensors, *module.buffers(), *module.parameters()))
 
 
 def _fresh(results: Sequence[torch.Tensor], held: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

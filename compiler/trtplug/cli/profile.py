@@ -10,7 +10,7 @@ import typer
 from trtplug.cli.options import with_settings
 from trtplug_registry import TrtplugError
 
-OF_LOADING = ("executor", "cache_dir")
+OF_LOADING = ("executor", "cache_dir", "weight_budget_bytes")
 """Settings that a compiled model takes, too."""
 
 

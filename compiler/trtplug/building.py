@@ -33,8 +33,7 @@ class Builds:
     """Builds in flight. Used as a context, which waits for those that run.
 
     Each network has a builder and a logger of its own, which is what TensorRT asks of threads. Where a build times
-    kernels on a GPU, builds would disturb each other; and where CUDA is at work, builds on other threads than the one
-    whose device is current have not been tried. There, one is built at a time, when it is collected.
+    kernels on a GPU, builds would disturb each other: there, one is built at a time, when it is collected.
 
     Args:
         build: makes an engine of a network.
@@ -43,8 +42,8 @@ class Builds:
 
     def __init__(self, build: Callable[[Network], bytes], most: int) -> None:
         self._build = build
-        alone = times_kernels() or torch.cuda.is_initialized()
-        self._at_once = 1 if alone else min(MOST_AT_ONCE, os.cpu_count() or 1, most)
+        self._at_once = 1 if times_kernels() else min(MOST_AT_ONCE, os.cpu_count() or 1, most)
+        self._device = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # is each thread's own
         self._pool = ThreadPoolExecutor(self._at_once, "trtplug-build") if self._at_once > 1 else None
         self._sizes: collections.deque[int] = collections.deque()
 
@@ -82,6 +81,8 @@ class Builds:
     def _run(self, network: Network) -> Plan:
         start = time.perf_counter()
         try:
+            if self._device is not None:
+                torch.cuda.set_device(self._device)
             return Plan(self._build(network), None, time.perf_counter() - start)
         except BuildError as error:
             return Plan(b"", error, time.perf_counter() - start)

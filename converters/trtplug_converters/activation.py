@@ -65,9 +65,20 @@ LARGEST = (FINITE.lo, FINITE.hi)
 def gelu(ctx: Any, self: Any, *, approximate: str = "none") -> Any:
     """gelu(Tensor self, *, str approximate='none') -> Tensor
 
-    One activation layer, GELU_ERF or GELU_TANH.
+    One activation layer, GELU_ERF or GELU_TANH. With erf, halves are written out and rounded once, as in eager: the
+    layer computes parts of it in halves, and takes longer after a product (ViT-B/16 in all 3.69 instead of 3.56 ms).
     """
-    return ctx.activation("GELU_ERF" if approximate == "none" else "GELU_TANH", self)
+    if approximate == "tanh":
+        return ctx.activation("GELU_TANH", self)
+    if ctx.dtype(self) == torch.float32:
+        return ctx.activation("GELU_ERF", self)
+    return rounding_once(ctx, lambda x: _gelu(ctx, x), self)
+
+
+def _gelu(ctx: Any, x: Any) -> Any:
+    """x / 2 (1 + erf(x / √2))."""
+    erf = ctx.unary("ERF", ctx.elementwise("PROD", x, math.sqrt(0.5)))
+    return ctx.elementwise("PROD", ctx.elementwise("PROD", x, 0.5), ctx.elementwise("SUM", erf, 1.0))
 
 
 @converter(aten.leaky_relu.default, Domain(self=Tensor(FLOATS), negative_slope=FINITE))

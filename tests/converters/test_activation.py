@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from trtplug.testing import run_op
+from trtplug_registry import Registry
+
 aten = torch.ops.aten
 FLOAT, HALF, INT = (torch.ones(3, dtype=d) for d in (torch.float32, torch.float16, torch.int64))
 INF = float("inf")
@@ -14,7 +17,7 @@ INF = float("inf")
     ("op", "args", "expected"),
     [
         (aten.relu.default, (INT,), "ACTIVATION RELU"),
-        (aten.gelu.default, (HALF,), "ACTIVATION GELU_ERF"),
+        (aten.gelu.default, (FLOAT,), "ACTIVATION GELU_ERF"),
         (aten.silu.default, (FLOAT,), "ACTIVATION SIGMOID, ELEMENTWISE PROD"),
         (aten.silu.default, (HALF,), "CAST, ACTIVATION SIGMOID, ELEMENTWISE PROD, CAST"),
         (aten.elu.default, (FLOAT,), "ACTIVATION ELU"),
@@ -42,3 +45,13 @@ def test_layers(layers: Any, op: Any, args: tuple[Any, ...], expected: str) -> N
 )
 def test_refusals(refusal: Any, op: Any, args: tuple[Any, ...], words: str) -> None:
     assert words in refusal(op, *args)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gelu_of_halves_is_rounded_once(built_in: Registry, layers: Any, dtype: torch.dtype) -> None:
+    x = torch.linspace(-9, 9, 997).to(dtype)
+    assert layers(torch.ops.aten.gelu.default, x).startswith("CAST, ELEMENTWISE PROD, UNARY ERF")
+    (result,) = run_op(built_in, torch.ops.aten.gelu.default, (x,))
+    exact = torch.nn.functional.gelu(x.double())
+    unit = torch.finfo(dtype).eps / 2
+    assert ((result.double() - exact).abs() <= 1.001 * unit * exact.abs() + 5e-7).all()  # where 1 + erf cancels

@@ -11,6 +11,7 @@ from typing import Any
 from torch import fx, nn
 
 from trtplug.partition.flow import Flow, Kind
+from trtplug.partition.layout import as_in_eager, permuted_outputs
 from trtplug.partition.sizes import Writer, expression
 from trtplug.partition.value import Partition, Value
 
@@ -20,8 +21,9 @@ def link(gm: fx.GraphModule, partition: Partition, runners: Sequence[nn.Module])
 
     A runner is called with `block.inputs`, then the values of `block.sizes` as Python int or SymInt, and returns a
     tuple of `block.outputs`. Placeholders, output structure and codegen are those of `gm`; Torch nodes keep their
-    names and metadata, the tensors of a block are getitems that carry those of the nodes they replace. Dead code is
-    gone, effects stay in order. `gm` is not changed; modules and tensors are shared with it.
+    names and metadata, the tensors of a block are getitems that carry those of the nodes they replace. Those on which a
+    random op in Torch depends are laid out in memory as eager's, so that it draws the same numbers. Dead code is gone,
+    effects stay in order. `gm` is not changed; modules and tensors are shared with it.
 
     Raises ValueError where the number of runners is not the number of blocks.
     """
@@ -52,6 +54,7 @@ class _Outer:
         self.calls: dict[fx.Node, int] = {}
         self._flow = flow = partition.flow
         self._copied: dict[fx.Node, Any] = {}
+        self._permuted = permuted_outputs(flow, partition)
         self._writer = Writer(self.graph, self._value)
         for node in flow.nodes:
             if node.op == "placeholder":
@@ -73,7 +76,8 @@ class _Outer:
         for k, node in enumerate(block.outputs):
             part = self.graph.create_node("call_function", operator.getitem, (call, k), name=node.name)
             part.meta = copy.copy(node.meta)
-            self._copied[node] = part
+            order = self._permuted.get(node)
+            self._copied[node] = part if order is None else as_in_eager(self.graph, part, order)
 
     def _value(self, node: fx.Node) -> Any:
         """The node in the outer graph, copied there with the constants, sizes and getitems it needs."""

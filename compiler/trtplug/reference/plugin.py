@@ -68,12 +68,12 @@ class _Run:
 
 
 def _fresh(results: Sequence[torch.Tensor], held: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Each result in memory of its own, as an engine gives it: the caller may write to it."""
+    """Each result in row-major memory of its own, as an engine gives it: the caller may write to it."""
     taken = {tensor.untyped_storage().data_ptr() for tensor in held}
     found = []
     for result in results:
         memory = result.untyped_storage().data_ptr()
-        found.append(result.clone() if memory in taken else result)
+        found.append(result.clone(memory_format=torch.contiguous_format) if memory in taken else result.contiguous())
         taken.add(memory)
     return tuple(found)
 

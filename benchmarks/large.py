@@ -77,6 +77,13 @@ class Writes(nn.Module):
         return cache
 
 
+class Views(nn.Module):
+    """Views of views, the last of which is the output."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(0, 1).unsqueeze(0).reshape(2, 8).permute(1, 0).permute(1, 0).view(4, 4)
+
+
 SQUARE = (torch.zeros(4, 4),)
 BLOCKS: Mapping[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, ...], bool]] = {
     "elementwise": (Elementwise, SQUARE, False),
@@ -85,6 +92,7 @@ BLOCKS: Mapping[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, ...], bo
     "attention": (Attention, (torch.zeros(1, 4, 8),), False),
     "integers": (Integers, (torch.zeros(4, 4, dtype=torch.int64),), False),
     "writes": (Writes, SQUARE, False),
+    "views": (Views, SQUARE, False),
 }
 
 

@@ -12,7 +12,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from trtplug_lowering_passes._nodes import size_key
-from trtplug_registry import lowering_pass, reaches_output
+from trtplug_registry import Returned, lowering_pass
 
 _SIZE_MATH = frozenset({operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg})
 
@@ -29,14 +29,17 @@ def merge_common_subexpressions(graph_module: fx.GraphModule) -> bool:
     returns (the caller may write to one of them).
     """
     seen: dict[Hashable, fx.Node] = {}
+    returned = Returned(graph_module.graph)
     changed = False
     for node in list(graph_module.graph.nodes):
         key = _key(node)
         if key is None:
             continue
         first = seen.setdefault(key, node)
-        if first is node or (reaches_output(node) and reaches_output(first)):
+        if first is node or (node in returned and first in returned):
             continue
+        if node in returned:
+            returned.add(first)
         node.replace_all_uses_with(first)
         graph_module.graph.erase_node(node)
         changed = True

@@ -10,7 +10,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from trtplug_lowering_passes._nodes import constant_of, folded_from
-from trtplug_registry import free_name, lowering_pass, reaches_output
+from trtplug_registry import Returned, free_name, lowering_pass
 
 aten = torch.ops.aten
 
@@ -78,7 +78,7 @@ fold_constants = lowering_pass("constant-folding", after=["no-ops", "type-promot
 
 class _Folding:
     def __init__(self, graph_module: fx.GraphModule) -> None:
-        self.graph_module = graph_module
+        self.graph_module, self.returned = graph_module, Returned(graph_module.graph)
         self.values: dict[fx.Node, Any] = {}
         self.sources: dict[fx.Node, frozenset[str]] = {}
         """The model's tensors that each value was computed from."""
@@ -112,7 +112,7 @@ class _Folding:
             return False
         if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
             return False
-        return target.overloadpacket not in NEVER and _static(node.meta.get("val")) and not reaches_output(node)
+        return target.overloadpacket not in NEVER and _static(node.meta.get("val")) and node not in self.returned
 
     def _knows(self, node: fx.Node) -> bool:
         """Whether the arguments are known, as far as the op reads them; most calls' are not, so this is asked first."""

@@ -17,7 +17,7 @@ from trtplug_lowering_passes._nodes import (
     sizes_key,
     tensor_of,
 )
-from trtplug_registry import lowering_pass, reaches_output
+from trtplug_registry import Returned, lowering_pass
 
 aten = torch.ops.aten
 
@@ -40,12 +40,14 @@ def canonical_expansions(graph_module: fx.GraphModule) -> bool:
     Stays: an expansion that gives the result its size, that something else than arithmetic reads, or that is returned;
     a repetition of an axis that is not of size 1.
     """
-    changed = False
+    returned, changed = Returned(graph_module.graph), False
     for node in calls(graph_module.graph):
+        if node in returned:
+            continue
         if node.target is aten.repeat.default:
             changed |= _repeat(node)
-        elif node.target in _EXPANDS:
-            changed |= _join(node) if node.target is aten.expand.default else False
+        elif node.target is aten.expand.default:
+            changed |= _join(node)
     for node in calls(graph_module.graph):
         if node.target in _EXPANDS:
             changed |= _broadcast(node)
@@ -56,7 +58,7 @@ def _repeat(node: fx.Node) -> bool:
     """A repetition of axes of size 1 only, or of none."""
     source, result = tensor_of(node.args[0]), tensor_of(node)
     times: Any = argument(node, "repeats")
-    if source is None or result is None or reaches_output(node):
+    if source is None or result is None:
         return False
     sizes = (1,) * (len(times) - source.dim()) + sizes_key(source.shape)
     if not all(size == 1 or (type(count) is int and count == 1) for size, count in zip(sizes, times)):
@@ -73,7 +75,7 @@ def _repeat(node: fx.Node) -> bool:
 def _join(node: fx.Node) -> bool:
     """An expansion of an expansion."""
     inner = node.args[0]
-    if not isinstance(inner, fx.Node) or inner.target is not aten.expand.default or reaches_output(node):
+    if not isinstance(inner, fx.Node) or inner.target is not aten.expand.default:
         return False
     outer: list[Any] = list(argument(node, "size"))
     within: list[Any] = list(argument(inner, "size"))

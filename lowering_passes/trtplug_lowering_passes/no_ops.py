@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from trtplug_lowering_passes._nodes import argument, calls, layout, tensor_of
-from trtplug_registry import lowering_pass, reaches_output
+from trtplug_registry import Returned, lowering_pass
 
 aten = torch.ops.aten
 
@@ -78,20 +78,20 @@ def no_ops(graph_module: fx.GraphModule) -> bool:
     Stays: a copy that the graph returns (the caller may write to it, and the original may be an input); a copy with
     another memory layout (a later ``view`` in Torch needs it).
     """
-    changed = False
+    returned, changed = Returned(graph_module.graph), False
     for node in calls(graph_module.graph):
         packet = node.target.overloadpacket  # type: ignore[union-attr]  # calls() yields overloads
         if packet in _ASSERTIONS:
             graph_module.graph.erase_node(node)
             changed = True
-        elif _does_nothing(node, packet):
+        elif _does_nothing(node, packet, returned):
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]  # its tensor
             graph_module.graph.erase_node(node)
             changed = True
     return changed
 
 
-def _does_nothing(node: fx.Node, packet: object) -> bool:
+def _does_nothing(node: fx.Node, packet: object, returned: Returned) -> bool:
     neutral = _is_neutral(node)
     if packet not in _CANDIDATES and not neutral:
         return False
@@ -106,7 +106,7 @@ def _does_nothing(node: fx.Node, packet: object) -> bool:
     if before.dtype != after.dtype or before.device != after.device or layout(before)[:2] != layout(after)[:2]:
         return False
     if neutral or packet in _COPIES or (packet is aten.to and _to_copies(node)):
-        return not reaches_output(node)
+        return node not in returned
     return layout(before) == layout(after)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from trtplug_lowering_passes._nodes import argument, call_like, calls, constant_of, replace, tensor_of
-from trtplug_registry import lowering_pass, reaches_output
+from trtplug_registry import Returned, lowering_pass
 
 aten = torch.ops.aten
 
@@ -33,8 +33,10 @@ def canonical_slices(graph_module: fx.GraphModule) -> bool:
     (an index is a fresh tensor, and views have strides that the caller sees), and where the axis' size varies: for an
     index, since one out of range must fail and a slice does not; for slices, unless they count from the front by ones.
     """
-    changed = False
+    returned, changed = Returned(graph_module.graph), False
     for node in calls(graph_module.graph):
+        if node in returned:
+            continue
         if node.target in _PARTS:
             changed |= _join(node)
         elif node.target in _INDEXES:
@@ -47,7 +49,7 @@ def _join(node: fx.Node) -> bool:
     inner = node.args[0]
     if isinstance(inner, fx.Node) and inner.target is aten.cat.default and node.target is _SLICE:
         return _take_piece(node, inner)
-    if not isinstance(inner, fx.Node) or inner.target is not _SLICE or reaches_output(node):
+    if not isinstance(inner, fx.Node) or inner.target is not _SLICE:
         return False
     source = tensor_of(inner.args[0])
     if source is None:
@@ -95,7 +97,7 @@ def _both(first: tuple[int, int, int], second: tuple[int, int, int], size: Any) 
 def _take_piece(node: fx.Node, joined: fx.Node) -> bool:
     """A slice that lies within one of the tensors that were joined."""
     bounds, whole = _bounds(node), tensor_of(joined)
-    if bounds is None or whole is None or reaches_output(node):
+    if bounds is None or whole is None:
         return False
     axis = int(argument(node, "dim")) % whole.dim()
     size: Any = whole.shape[axis]
@@ -129,7 +131,7 @@ def _select(node: fx.Node, source: Any, axis: int, first: tuple[int, int, int], 
 def _slice(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """An index by one constant."""
     source = tensor_of(node.args[0])
-    if source is None or reaches_output(node):
+    if source is None:
         return False
     if node.target is aten.index_select.default:
         given, axis = argument(node, "index"), argument(node, "dim") % max(1, source.dim())

@@ -17,7 +17,7 @@ from trtplug_lowering_passes._nodes import (
     sizes_key,
     tensor_of,
 )
-from trtplug_registry import lowering_pass, reaches_output
+from trtplug_registry import Returned, lowering_pass
 
 aten = torch.ops.aten
 
@@ -91,29 +91,31 @@ def canonical_views(graph_module: fx.GraphModule) -> bool:
     replaced what was before it. Stays: a view that the graph returns, which has strides that the caller sees; sizes
     of more than one unknown, where a reshape does not say its sizes (a new -1 holds one).
     """
-    changed = False
+    returned, changed = Returned(graph_module.graph), False
     for node in calls(graph_module.graph):
         if node.target in RESHAPES and node.target is not aten.reshape.default:
             node.target = aten.reshape.default
             changed = True
         if node.target in _RESHAPING:
-            changed |= _join_reshapes(node)
+            changed |= _join_reshapes(node, returned)
         elif node.target is aten.contiguous.default:
-            changed |= _drop_copy(node)
+            changed |= _drop_copy(node, returned)
         else:
             order = order_of(node)
             if order is not None:
-                changed |= _join_permutations(node, order)
+                changed |= _join_permutations(node, order, returned)
     return changed
 
 
-def _join_reshapes(node: fx.Node) -> bool:
+def _join_reshapes(node: fx.Node, returned: Returned) -> bool:
     """A reshape of a reshape, or one that restores the sizes."""
+    if node in returned:
+        return False
     source = node.args[0]
     while isinstance(source, fx.Node) and source.target in _RESHAPING:
         source = source.args[0]
     start, end = tensor_of(source), tensor_of(node)
-    if start is None or end is None or not isinstance(source, fx.Node) or reaches_output(node):
+    if start is None or end is None or not isinstance(source, fx.Node):
         return False
     if sizes_key(start.shape) == sizes_key(end.shape):
         _put(node, source)
@@ -142,7 +144,9 @@ def _sizes(tensor: torch.Tensor) -> list[int] | None:
     return sizes if sizes.count(-1) == 0 or (sizes.count(-1) == 1 and 0 not in sizes) else None
 
 
-def _join_permutations(node: fx.Node, order: list[int]) -> bool:
+def _join_permutations(node: fx.Node, order: list[int], returned: Returned) -> bool:
+    if node in returned:
+        return False
     source = node.args[0]
     length = 1
     while (inner := order_of(source)) is not None:
@@ -150,7 +154,7 @@ def _join_permutations(node: fx.Node, order: list[int]) -> bool:
         source = source.args[0]  # type: ignore[union-attr]  # order_of says it is a call
         length += 1
     start, end = tensor_of(source), tensor_of(node)
-    if start is None or end is None or reaches_output(node):
+    if start is None or end is None:
         return False
     if order == sorted(order):
         _put(node, source)
@@ -160,7 +164,7 @@ def _join_permutations(node: fx.Node, order: list[int]) -> bool:
         if sizes is not None:
             reshape = call_like(node, aten.reshape.default, source, sizes)
             _put(node, reshape)
-            _join_reshapes(reshape)  # to those before it
+            _join_reshapes(reshape, returned)  # to those before it
             return True
     if length == 1:
         return False
@@ -174,14 +178,14 @@ def _moves_nothing(tensor: torch.Tensor, order: Sequence[int]) -> bool:
     return wide == sorted(wide)
 
 
-def _drop_copy(node: fx.Node) -> bool:
+def _drop_copy(node: fx.Node, returned: Returned) -> bool:
     """A contiguous copy that is only read by ops which do not care."""
     if not node.users or not all(user.target in _ANY_LAYOUT for user in node.users):
         return False
     # the schema spells contiguous_format 0
     if argument(node, "memory_format") not in (0, torch.contiguous_format):
         return False
-    if any(user.target in RESHAPES and reaches_output(user) for user in node.users):
+    if any(user.target in RESHAPES and user in returned for user in node.users):
         return False
     for user in node.users:
         if user.target in RESHAPES:

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trtplug_registry.aliasing import may_be_view, reaches_output
+    from trtplug_registry.aliasing import Returned, may_be_view, reaches_output
     from trtplug_registry.bodies import Body, BodyFacts
     from trtplug_registry.context import ConverterContext, NetworkBody, NetworkSize, NetworkTensor, Operand
     from trtplug_registry.conversion import (
@@ -139,6 +139,7 @@ __all__ = [
     "Registry",
     "Relation",
     "Restriction",
+    "Returned",
     "RewriteRule",
     "Ruling",
     "RunOptions",
@@ -190,7 +191,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "aliasing": "may_be_view reaches_output",
+    "aliasing": "Returned may_be_view reaches_output",
     "bodies": "Body BodyFacts",
     "context": "ConverterContext NetworkBody NetworkSize NetworkTensor Operand",
     "conversion": "DATA_DEPENDENT_SHAPES Converter Tolerance converter converter_table qualified_name resolve",

@@ -41,7 +41,10 @@ def is_view(target: Any) -> bool:
 
 
 def reaches_output(node: fx.Node) -> bool:
-    """Whether the node's memory, itself or through views, is what the graph returns: then it must be as fresh."""
+    """Whether the node's memory, itself or through views, is what the graph returns: then it must be as fresh.
+
+    Follows every view of it; who asks about many nodes makes `Returned` of the graph, once.
+    """
     waiting, seen = [node], {node}
     while waiting:
         for user in waiting.pop().users:
@@ -51,3 +54,30 @@ def reaches_output(node: fx.Node) -> bool:
                 seen.add(user)
                 waiting.append(user)
     return False
+
+
+class Returned:
+    """The nodes of which `reaches_output` is true, found at once: ``node in returned``.
+
+    It stays true of the nodes that were there while others are put in the place of nodes that are not in it; where one
+    is put in the place of a node that is, say so: `add`.
+    """
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._nodes: set[fx.Node] = set()
+        for output in graph.find_nodes(op="output"):
+            for node in output.all_input_nodes:
+                self.add(node)
+
+    def add(self, node: fx.Node) -> None:
+        """From now on the graph returns the memory of this node, and of what it is a view of."""
+        waiting = [node]
+        while waiting:
+            node = waiting.pop()
+            if node not in self._nodes:
+                self._nodes.add(node)
+                if node.op == "call_function" and may_be_view(node.target):
+                    waiting += node.all_input_nodes
+
+    def __contains__(self, node: fx.Node) -> bool:
+        return node in self._nodes

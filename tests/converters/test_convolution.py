@@ -98,11 +98,15 @@ def test_what_a_batch_norm_knows_is_computed_at_once(layers: Any) -> None:
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "channels"),
-    [(7, 2, 3, 12), ((5, 1), (2, 1), (2, 0), 6), (4, (2, 1), (0, 1), 6), (6, 2, 0, 12)],
+    [
+        *((7, 2, 3, 12), ((5, 1), (2, 1), (2, 0), 6), (4, (2, 1), (0, 1), 6), (6, 2, 0, 12)),
+        *((5, 2, (1, 2), 12), (5, 2, (2, 1), 12)),  # zeros before the kernel along one axis only
+        ((4, 3), (2, 3), (1, 0), 18),  # just not too many zeros
+    ],
 )
 def test_strides_over_an_image_become_channels(kernel: Any, stride: Any, padding: Any, channels: int) -> None:
     model = torch.nn.Conv2d(3, 4, kernel, stride, padding).half()
-    image = torch.randn(2, 3, 16, 24).half()
+    image = torch.randn(1 if kernel == 7 else 2, 3, 16, 24).half()
     compiled = trtplug.compile(model, (image,), min_block_size=1, executor="reference")
     torch.testing.assert_close(compiled(image), model(image), rtol=2e-3, atol=2e-3)
     kernels = [tensor.shape for tensor in compiled.engines[0].reference.buffers() if tensor.dim() == 4]

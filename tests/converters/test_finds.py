@@ -66,6 +66,26 @@ def test_sums_of_batched_integers_stay_what_they_are() -> None:
     torch.testing.assert_close(result, torch.addbmm(*args, beta=2, alpha=3))
 
 
+INT32 = torch.tensor([16777217, -2, -3, 2147483647], dtype=torch.int32)
+NAMED = {
+    "no int32 goes through float32": (aten.threshold.default, (INT32, -2.5, 0.5)),
+    "halves": (aten.threshold.default, (torch.tensor([0.1, 0.2], dtype=torch.float16), 0.1, 0.3)),
+    "distances of integers": (aten.isclose.default, (INT32, INT32.flip(0), 0.1, 0.0)),
+    "bools that are near": (
+        aten.isclose.default,
+        (torch.tensor([True, False]), torch.tensor([False, False]), 0.0, 1.0),
+    ),
+    "bools, exactly": (aten.isclose.default, (torch.tensor([True, False]), torch.tensor([False, False]), 0.0, 0.0)),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_lowered_equals_eager(case: str) -> None:
+    op, args = NAMED[case]
+    (result,) = run_lowered_op(trtplug.registry(), op, args)
+    torch.testing.assert_close(result, op(*args), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("inner", [0, 2])
 def test_infinitely_much_of_what_may_be_nothing(built_in: Registry, inner: int) -> None:
     args, kwargs = (torch.ones(3, 4), torch.ones(3, inner), torch.ones(inner, 4)), {"alpha": math.inf}

@@ -168,6 +168,8 @@ class Context:
     def permute(self, tensor: Any, order: Sequence[int]) -> Any:
         rank = len(tensor.shape)
         order = [axis % rank for axis in order]
+        if sorted(order) != list(range(rank)):
+            raise ValueError(f"{order} is no order of {rank} axes")
         if order == list(range(rank)):
             return tensor
         return self.add("shuffle", tensor, first_transpose=tuple(order)).get_output(0)

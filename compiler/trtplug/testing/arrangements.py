@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from trtplug_registry import (
     FLOATS,
     INTS,
@@ -18,6 +20,7 @@ from trtplug_registry import (
     same_dtype,
 )
 
+HALVES = (torch.float16, torch.bfloat16)
 Arrange = Callable[[dict[str, Any], Choose], None]
 
 FLOAT, ANY = Tensor(FLOATS, rank=(0, 5)), Tensor(rank=(0, 5))
@@ -28,6 +31,27 @@ YES_NO = Only(False, True)
 
 def arranged(name: str, arrange: Arrange, *arguments: str) -> Relation:
     return Relation(name, arguments, None, arrange)
+
+
+NOT_NAN = (-math.inf, math.inf)
+"""Values, where eager itself says nothing of nan."""
+
+_AS_WIDE: Mapping[int, tuple[torch.dtype, ...]] = {
+    1: (torch.uint8, torch.int8),
+    2: HALVES,
+    4: (torch.float32, torch.int32),
+    8: (torch.int64, torch.float64),
+}
+
+
+READ_AS = tuple(dtype for dtypes in _AS_WIDE.values() for dtype in dtypes)
+
+
+def as_wide(call: dict[str, Any], choose: Choose) -> None:
+    """A dtype to read the same memory as: of the same width, or, where there is a last axis to grow, of a smaller."""
+    own = call["self"].dtype.itemsize
+    widths = [width for width in _AS_WIDE if width == own or (width < own and call["self"].shape)]
+    call["dtype"] = choose.one_of([dtype for width in widths for dtype in _AS_WIDE[width]])
 
 
 def shaped(facts: Any, *sizes: int) -> Any:
@@ -129,7 +153,7 @@ def bags(call: dict[str, Any], choose: Choose) -> None:
 
 
 def embedded(call: dict[str, Any], choose: Choose) -> None:
-    call["num_weights"] = choose.integer(1, 5)
+    call["num_weights"] = choose.integer(9, 12)  # unlike any axis: a symbolic one would take the indices along
     call["indices"] = call["indices"]._replace(values=(0, call["num_weights"] - 1))
     call["grad_output"] = shaped(call["grad_output"], *call["indices"].shape, choose.integer(1, 3))
 

@@ -147,7 +147,7 @@ def draw_dynamic(
         symbolic = symbolic_call(well.call, well.tensors, constants, plan, allowed=allowed_results(trial.converter))
     except Exception:  # a fake implementation that cannot be asked about symbolic sizes says nothing of the converter
         reject()
-    if symbolic is None:
+    if symbolic is None or not trial.believes(symbolic.graph, well.eager):
         reject()
     wanted = {
         symbol: (data.draw(st.sampled_from((1, 2, 1, 0)), label=f"{symbol}: min"), hint + data.draw(st.integers(0, 3)))

@@ -39,7 +39,7 @@ from trtplug_registry import Registry, qualified_name
 TRACED = 4
 """A call that is lowered is traced, which takes longer than converting it: so many times fewer are tried."""
 
-TIES = frozenset({"aten::topk"})
+TIES = frozenset({"aten::topk", "aten::kthvalue"})
 """Ops of which eager does not say which of equal elements they name, in their second result."""
 
 _LAWS: Mapping[Law, Callable[[Trial], None]] = {Law.EQUALS_EAGER: equals_eager, Law.DYNAMIC: agrees_dynamically}
@@ -67,11 +67,14 @@ class LoweredTrial(Trial):
         if self.converter.target_name in OF_STORAGE:
             assume(all(layout == Layout() for layout in well.call.layouts.values()))
         graph = super().graph(well, constants)
-        made = graph.node.meta["val"]
-        promised = [made[number] for number in graph.results] if isinstance(made, list | tuple) else [made]
-        for ours, theirs in zip(promised, graph.expected(well.eager), strict=True):
-            assume((tuple(ours.shape), ours.dtype) == (tuple(theirs.shape), theirs.dtype))
+        assume(self.believes(graph, well.eager))
+        for ours, theirs in zip(_promised(graph), graph.expected(well.eager), strict=True):
+            assume(tuple(ours.shape) == tuple(theirs.shape))
         return graph
+
+    def believes(self, graph: CallGraph, eager: Any) -> bool:
+        """Not where Torch's own metadata promises other dtypes than eager's."""
+        return [one.dtype for one in _promised(graph)] == [one.dtype for one in graph.expected(eager)]
 
     def convert(self, graph: CallGraph, ranges: Mapping[sympy.Symbol, Range] | None = None) -> Any:
         """What the compiler makes of the call but for the build: blocks run on the reference executor."""
@@ -92,13 +95,23 @@ class LoweredTrial(Trial):
         if found is None or self.converter.target_name not in TIES or (found.what, found.result) != ("values", 1):
             return found
         data, axis = tensors["self"], call.arguments["dim"]
-        named = data if not data.dim() else torch.take_along_dim(data, actual[1].clamp(0, data.shape[axis] - 1), axis)
-        return None if mismatch([named], expected[:1]) is None else found
+        if not data.dim():
+            return found
+        kept = actual[1].dim() == data.dim()
+        places = (actual[1] if kept else actual[1].unsqueeze(axis)).clamp(0, data.shape[axis] - 1)
+        named = torch.take_along_dim(data, places, axis)
+        return None if mismatch([named if kept else named.squeeze(axis)], expected[:1]) is None else found
 
     def script(
         self, call: DrawnCall, tensors: Mapping[str, torch.Tensor], constants: Sequence[str], dynamic: str
     ) -> str:
         return script(call, tensors, constants, dynamic=dynamic, registry=self.source, runner="run_lowered_op")
+
+
+def _promised(graph: CallGraph) -> list[torch.Tensor]:
+    """What metadata says of the results."""
+    made = graph.node.meta["val"]
+    return [made[number] for number in graph.results] if isinstance(made, list | tuple) else [made]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +216,7 @@ def check_lowering(
         chosen, calls=max(1, chosen.calls // TRACED), dynamic_calls=max(1, chosen.dynamic_calls // TRACED)
     )
     dtypes = dtypes_of(one.domain) if chosen.every_dtype and dtype is None else (dtype,)
-    memory, fates = Memory(), collections.Counter[str]()
+    memory, fates, left = Memory(), collections.Counter[str](), []
     for each in dtypes:
         trial = LoweredTrial(registry, one, each, chosen, law=str(law), memory=memory)
         try:
@@ -211,6 +224,10 @@ def check_lowering(
         except UndescribedError as error:
             if is_hand_written(one.overloads()[0]):
                 raise
-            raise NotApplicableError(f"the schema does not say enough: {error}") from error
+            left.append(NotApplicableError(f"the schema does not say enough: {error}"))
+        except NotApplicableError as error:
+            left.append(error)
         fates += trial.fates
+    if left and len(left) == len(dtypes):
+        raise left[0]
     return Lowerings(memory.examples, fates)

@@ -261,8 +261,8 @@ def evaluate(size: Any, point: Point) -> int:
 
 def _rescaled(values: tuple[float, float] | None, moved: Mapping[int, int]) -> tuple[float, float] | None:
     """A range of indices along an axis whose size has changed: ``(0, 4)`` of size 5 is ``(0, 1)`` of size 2."""
-    if values is None:
-        return None
+    if values is None or not math.isfinite(values[1]):
+        return values
     low, high = values
     new = moved.get(int(high) + 1, int(high) + 1) if high == int(high) else None
     if new is None:

@@ -237,6 +237,10 @@ class Trial:
         explanation = self.registry.explain(node)
         return any(c.converter is self.converter and c.reason is None for c in explanation.candidates)
 
+    def believes(self, graph: CallGraph, eager: Any) -> bool:
+        """Whether the dtypes that the graph's metadata promises are to be held against the converter: always."""
+        return True
+
     def graph(self, well: WellFormed, constants: Sequence[str]) -> CallGraph:
         """The call's graph; rejects a call whose metadata function refuses what eager takes: no graph can hold it."""
         try:
@@ -346,7 +350,7 @@ def as_tuple(results: Any) -> tuple[Any, ...]:
 def no_kernel(error: Exception) -> bool:
     """Whether eager refuses for want of a kernel, which says nothing of the call."""
     text = str(error)
-    return "not implemented for" in text or "Could not run" in text
+    return any(words in text for words in ("not implemented for", "Could not run", "Unsupported input type"))
 
 
 @contextlib.contextmanager

@@ -196,12 +196,14 @@ def right_shift_number(self: Tensor, other: int) -> Tensor:
 
 
 def isclose(self: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+    """Between integers and bools the distance is a float32, as eager's."""
     close = self == other
-    if not self.is_floating_point():
-        distance = (self - other).abs() if self.dtype != torch.bool else None
-        return close if distance is None else close | (distance <= atol + (rtol * other).abs())
-    if equal_nan:
+    if equal_nan and self.is_floating_point():
         close = close | (self.isnan() & other.isnan())
+    if rtol == 0 and atol == 0:
+        return close
+    if not self.is_floating_point():
+        self, other = self.to(torch.float32), other.to(torch.float32)
     distance = (self - other).abs()
     return close | (distance.isfinite() & (distance <= atol + (rtol * other).abs()))
 
@@ -220,6 +222,12 @@ def clip(self: Tensor, min: float | None = None, max: float | None = None) -> Te
     for bound in (min, max):
         dtype = dtype if bound is None else torch.promote_types(dtype, torch.result_type(self, bound))
     return torch.clamp(self.to(dtype), min, max)
+
+
+def threshold(self: Tensor, threshold: float, value: float) -> Tensor:
+    """With both numbers as elements of the tensor's dtype first."""
+    bound, other = (torch.scalar_tensor(number, dtype=self.dtype, device=self.device) for number in (threshold, value))
+    return torch.where(self <= bound, other, self)
 
 
 def rrelu(
@@ -274,5 +282,6 @@ TABLE: Table = {
     aten.isclose.default: isclose,
     aten.round.decimals: round_to,
     aten.rrelu.default: rrelu,
+    aten.threshold.default: threshold,
     aten.clip.default: clip,
 }

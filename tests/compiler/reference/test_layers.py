@@ -98,12 +98,13 @@ def test_integer_powers_saturate(dtype: torch.dtype) -> None:
     same(made.run(layer.get_output(0), base, exponent), torch.tensor([most, 0, -27, most, most], dtype=dtype))
 
 
-def test_lowest_integer_over_minus_one_wraps_around() -> None:
+@pytest.mark.parametrize(("kind", "quotient"), [("DIV", -3), ("FLOOR_DIV", -4)])
+def test_lowest_integer_over_minus_one_wraps_around(kind: str, quotient: int) -> None:
     made = Handmade()
     a, b = made.input("a", I64, 2), made.input("b", I64, 2)
-    layer = made.network.add_elementwise(a, b, trt.ElementWiseOperation.DIV)
+    layer = made.network.add_elementwise(a, b, getattr(trt.ElementWiseOperation, kind))
     have = made.run(layer.get_output(0), torch.tensor([-(2**63), 7]), torch.tensor([-1, -2]))
-    same(have, torch.tensor([-(2**63), -3]))
+    same(have, torch.tensor([-(2**63), quotient]))
 
 
 CASTS = {

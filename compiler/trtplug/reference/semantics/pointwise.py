@@ -33,16 +33,21 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
     """DIV: true division of floats; integers truncate towards 0, and the one overflow wraps around."""
     if a.is_floating_point():
         return torch.div(a, b)
-    flip = b == -1  # the processor traps on the lowest integer over -1
-    quotient = torch.div(a, torch.where(flip, 1, b), rounding_mode="trunc")
-    return torch.where(flip, -quotient, quotient)
+    return _divided(a, b, "trunc")
 
 
 def floor_divide(a: Tensor, b: Tensor) -> Tensor:
     """FLOOR_DIV: the quotient rounded down; for floats the rounded quotient's floor, not Python's exact one."""
     if a.is_floating_point():
         return torch.floor(torch.div(a, b))
-    return torch.div(a, b, rounding_mode="floor")
+    return _divided(a, b, "floor")
+
+
+def _divided(a: Tensor, b: Tensor, rounding_mode: str) -> Tensor:
+    """Integers; the processor traps on the lowest over -1."""
+    flip = b == -1
+    quotient = torch.div(a, torch.where(flip, 1, b), rounding_mode=rounding_mode)
+    return torch.where(flip, -quotient, quotient)
 
 
 def sign(x: Tensor) -> Tensor:

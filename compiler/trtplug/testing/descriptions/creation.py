@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trtplug.testing.arrangements import ANY, SOME, arranged, classes, expanded, shaped
+from trtplug.testing.arrangements import ANY, READ_AS, SOME, arranged, as_wide, classes, expanded, shaped
 from trtplug_registry import (
     ALL,
     FLOATS,
@@ -57,7 +57,7 @@ TABLE: Mapping[str, Domain] = {
         src=Tensor(rank=(0, 5), values=(-1e3, 1e3)),  # beyond integers' range, nobody defines a cast
     ),
     "aten::fill.Scalar": Domain(self=ANY, value=_NUMBER),
-    "aten::fill.Tensor": Domain(self=ANY, value=Tensor(rank=(0, 0))),
+    "aten::fill.Tensor": Domain(self=ANY, value=Tensor(rank=(0, 0), values=(-1e3, 1e3))),  # as those of a copy
     "aten::one_hot": Domain(
         arranged("classes", classes, "self"), self=Tensor(INTS[1:], zero_size=False), num_classes=Static(1)
     ),
@@ -69,6 +69,10 @@ TABLE: Mapping[str, Domain] = {
     "aten::resize_as": Domain(
         same_dtype("self", "the_template"), same_shape("self", "the_template"), self=SOME, the_template=SOME
     ),
-    "aten::view_copy.dtype": Domain(self=ANY, dtype=Only(torch.float32, torch.int32)),
+    "aten::view_copy.dtype": Domain(
+        arranged("a dtype that fits the memory", as_wide, "self", "dtype"),
+        self=ANY,
+        dtype=Only(*READ_AS),
+    ),
     "prims::convert_element_type": Domain(a=Tensor(rank=(0, 5), values=(-1e3, 1e3)), dtype=Only(*ALL)),
 }

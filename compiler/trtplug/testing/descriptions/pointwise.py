@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trtplug.testing.arrangements import ANY, FLOAT, YES_NO, arranged, even, weighed
+from trtplug.testing.arrangements import ANY, FLOAT, NOT_NAN, YES_NO, arranged, even, weighed
 from trtplug_registry import FLOATS, INTS, Axis, Domain, Only, Static, Tensor, broadcastable, same_dtype
 
 TABLE: Mapping[str, Domain] = {
@@ -44,6 +44,12 @@ TABLE: Mapping[str, Domain] = {
         end=FLOAT,
         weight=FLOAT,
     ),
+    **{  # the sign of a nan is the processor's: where it has casts of its own to bfloat16, theirs are negative
+        "aten::signbit": Domain(self=Tensor(rank=(0, 5), values=NOT_NAN)),
+        "aten::copysign.Tensor": Domain(
+            broadcastable("self", "other"), self=ANY, other=Tensor(rank=(0, 5), values=NOT_NAN)
+        ),
+    },
     "aten::round.decimals": Domain(self=FLOAT, decimals=Static(-3, 3)),
     "aten::rrelu": Domain(self=FLOAT),
     "aten::_prelu_kernel": Domain(

@@ -81,7 +81,12 @@ def size_bounds(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> Bounds:
 
 def _values(symbol: sympy.Symbol, ranges: Mapping[sympy.Symbol, Range], shape_env: Any) -> Any:
     span = ranges.get(symbol)
-    return shape_env.bound_sympy(symbol) if span is None else ValueRanges(span.min, span.max)
+    return _assumed(symbol, shape_env) if span is None else ValueRanges(span.min, span.max)
+
+
+def _assumed(symbol: sympy.Symbol, shape_env: Any) -> Any:
+    """What the tracer knows; nothing of some numbers that a tensor holds."""
+    return shape_env.bound_sympy(symbol) or ValueRanges.unknown_int()
 
 
 def size_name(size: Any, ranges: Mapping[sympy.Symbol, Range]) -> str:
@@ -98,7 +103,7 @@ def _evaluate(expression: sympy.Expr, symbols: list[sympy.Symbol], values: Any) 
 
 
 def _constraint(symbol: sympy.Symbol, shape_env: Any) -> Range:
-    found = shape_env.bound_sympy(symbol)
+    found = _assumed(symbol, shape_env)
     low, high = float(found.lower), float(found.upper)
     if high == float("inf") or high >= 2**31:
         raise ValueError(f"the size {symbol} has no upper bound; give one, as the max of its input's range")

@@ -13,6 +13,7 @@ from trtplug.collector import collector_paused
 from trtplug.engine import CompiledEngine, EngineModule
 from trtplug.insight import flops_of, picture, suggest
 from trtplug.lowering import Lowered
+from trtplug.lowering.decompose import WHY_NOT
 from trtplug.naming import op_name, source_line
 from trtplug.partition import Block, Partition
 from trtplug.partition.value import Value, is_getitem, value_of
@@ -175,12 +176,19 @@ def _reasons(facts: Facts, node: Node, support: Any) -> tuple[Reason, ...]:
     if node in facts.quarantine:
         return (facts.quarantine[node],)
     if isinstance(support, Unsupported):
-        return support.reasons
+        return tuple(_explained(reason, node.meta.get(WHY_NOT)) for reason in support.reasons)
     size = facts.parts.too_small.get(node)
     if size is not None:
         wanted = f"at least min_block_size={facts.settings.min_block_size}"
         return (Reason(ReasonCode.BLOCK_TOO_SMALL, required=wanted, seen=f"its block has {size} compute node(s)"),)
     return (_outside(node),)
+
+
+def _explained(reason: Reason, why_not: str | None) -> Reason:
+    """With why the call is not written with other ops, where nobody converts it."""
+    if reason.code is not ReasonCode.NO_CONVERTER or reason.because or not why_not:
+        return reason
+    return dataclasses.replace(reason, because=why_not)
 
 
 def _outside(node: Node) -> Reason:

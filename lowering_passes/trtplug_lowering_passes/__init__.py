@@ -24,6 +24,7 @@ from trtplug_lowering_passes.linear_bias import fuse_bias
 from trtplug_lowering_passes.narrow_integers import narrow_integers
 from trtplug_lowering_passes.no_ops import remove_no_ops, remove_no_ops_early
 from trtplug_lowering_passes.pad_folding import fold_pad
+from trtplug_lowering_passes.picks import pick_by_tensor
 from trtplug_lowering_passes.precision import set_precision
 from trtplug_lowering_passes.products import canonical_products
 from trtplug_lowering_passes.quantization import canonical_quantization
@@ -50,6 +51,7 @@ def trtplug_lowering_passes() -> tuple[LoweringPass, ...]:
         canonical_quantization,
         fold_constants_early,
         canonical_writes,
+        pick_by_tensor,
         canonical_products,
         recognise_attention,
         recognise_gelu,

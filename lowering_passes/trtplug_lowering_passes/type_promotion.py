@@ -57,7 +57,7 @@ _REDUCTIONS = frozenset({aten.sum, aten.prod, aten.cumsum, aten.cumprod})
 """Sums of integers and booleans are int64: they cast before they add."""
 
 
-@lowering_pass("type-promotion", after=["no-ops"])
+@lowering_pass("type-promotion", after=["no-ops"], expansions=True)
 def promote_types(graph_module: fx.GraphModule) -> bool:
     """Casts each tensor operand to the dtype that Torch computes in. Python numbers stay, results keep their dtype.
 

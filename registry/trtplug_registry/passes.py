@@ -37,6 +37,7 @@ class LoweringPass:
             of a pass of the same plugin.
         replaces: id of a pass of the same phase whose place and anchors it takes, and that does not run then; or "".
         rounds: whether results may differ by what half types round off, because that is what the pass is for.
+        expansions: whether it runs on each decomposition, too, before the registry is asked about the calls in it.
         plugin: who brought it; set by the registry.
     """
 
@@ -48,6 +49,7 @@ class LoweringPass:
     after: tuple[str, ...] = ()
     replaces: str = ""
     rounds: bool = False
+    expansions: bool = False
     plugin: str = ""
 
     def __post_init__(self) -> None:
@@ -97,6 +99,7 @@ def lowering_pass(
     after: Iterable[str] = (),
     replaces: str = "",
     rounds: bool = False,
+    expansions: bool = False,
 ) -> Callable[[Rewrite], LoweringPass]:
     """Makes a `LoweringPass` of a function. Registers nothing: return it from ``trtplug_lowering_passes()``.
 
@@ -107,7 +110,9 @@ def lowering_pass(
     """
 
     def make(function: Rewrite) -> LoweringPass:
-        return LoweringPass(name, function, frozenset(ops), phase, tuple(before), tuple(after), replaces, rounds)
+        return LoweringPass(
+            name, function, frozenset(ops), phase, tuple(before), tuple(after), replaces, rounds, expansions
+        )
 
     return make
 

@@ -153,6 +153,8 @@ x[rows]
 x[:, rows]
 x[rows[:2], rows[1:]]
 x[None, 1, ..., ::2]
+x[rows[0]]
+x[:, rows[0] - 3]
 x[mask]
 x.index_put((rows[:2],), y[:2])
 x.index_put((rows[:2], rows[1:]), y[0, :2], accumulate=True)
@@ -701,8 +703,8 @@ LEFT: Mapping[str, Left] = {
     "torch.fft.rfft(x)": Left(_COMPLEX),
     "torch.fft.fft(x)": Left(_COMPLEX),
     "torch.stft(v, 4, window=torch.ones(4), return_complex=True)": Left("aten::stft"),
-    "torch.float_power(x, 2)": Left("aten::float_power"),
-    "x.view(torch.float32)": Left("aten::view.dtype", (torch.float16, torch.bfloat16, *INTS, torch.bool)),
+    "torch.float_power(x, 2)": Left("not a type that TensorRT computes with"),
+    "x.view(torch.float32)": Left("reinterprets bits", (torch.float16, torch.bfloat16, *INTS, torch.bool)),
     # an order of eager's own
     "torch.topk(x, 2, sorted=False)[0].sum(-1)": Left("the order of Torch's is then its own"),
     # places that eager computes in halves
@@ -726,7 +728,7 @@ LEFT: Mapping[str, Left] = {
         (call for call in calls("composites") if "f.conv" in call and "_transpose" not in call), _CONVOLVES
     ),
     **{
-        f"f.conv_transpose{axes}": Left(f"aten::conv_transpose{axes[0]}d", INTS)
+        f"f.conv_transpose{axes}": _CONVOLVES
         for axes in (
             "1d(row, kernel1, stride=2, padding=1, output_padding=1)",
             "2d(image, kernel2, stride=2, groups=1, dilation=2)",

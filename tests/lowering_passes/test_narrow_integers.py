@@ -6,12 +6,16 @@ import pytest
 import torch
 from conftest_passes import apply, graph_of, targets
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._sympy.value_ranges import ValueRanges
 
 import trtplug
 from trtplug.lowering import lower
 from trtplug.lowering.lift import lift
 from trtplug_lowering_passes import fold_constants, narrow_integers, promote_types, remove_no_ops_early
 from trtplug_lowering_passes._bounds import BoundsBook
+from trtplug_lowering_passes._nodes import cast_value
 from trtplug_registry import take_notes
 
 X = torch.randn(5, 4)
@@ -157,3 +161,12 @@ def test_bounds_of_what_is_computed_in_thousands_of_steps():
     book = BoundsBook(torch.fx.GraphModule(torch.nn.Module(), graph))
     assert book.of(node) == (1.0, 1.0)
     assert book.of(first.next) == (2.0, 2.0)
+
+
+def test_a_value_made_narrow_fixes_no_size() -> None:
+    """Torch asks whether a size is above 1, to say how the result lies in memory."""
+    env = ShapeEnv()
+    value = FakeTensorMode(shape_env=env, static_shapes=False).from_tensor(torch.ones(4, 2, 3, dtype=torch.int64))
+    env.var_to_range.update(dict.fromkeys(env.var_to_range, ValueRanges(0, 5)))
+    assert cast_value(value, torch.int32).shape == value.shape
+    assert not env.guards

@@ -1,17 +1,21 @@
-"""Slices, expansions and writes: what is taken for something simpler, and what is not."""
+"""Slices, picks, expansions and writes: what is taken for something simpler, and what is not."""
 
 from __future__ import annotations
+
+import warnings
 
 import pytest
 import torch
 from conftest_passes import apply, graph_of, targets
 from torch import nn
 
+import trtplug
 from trtplug_lowering_passes import (
     canonical_expansions,
     canonical_slices,
     canonical_writes,
     fold_constants,
+    pick_by_tensor,
     remove_no_ops,
 )
 
@@ -120,6 +124,45 @@ def test_expansions_to_a_size_that_varies():
     graph = graph_of(lambda x: x + torch.ones(1, 10).expand(x.shape[0], 10), X, dynamic=True)
     assert apply(canonical_expansions, graph, torch.randn(5, 10))
     assert left(graph) == ["ones.default"]
+
+
+# --- picks ------------------------------------------------------------------------------------------------------------
+
+PICKS = {
+    "a row": lambda x, n: x[n],
+    "a column": lambda x, n: x[:, n] + 1,
+    "the last axis of three": lambda x, n: x[None][..., n] * 2,
+    "twice": lambda x, n: x[n, n],
+    "by a list of one": lambda x, n: x.select(1, n.reshape(1).item()) + 1,
+}
+
+
+@pytest.mark.parametrize("place", [2, -1])
+@pytest.mark.parametrize("name", PICKS)
+def test_picks(name, place):
+    graph = graph_of(PICKS[name], X, torch.tensor(place))
+    assert apply(pick_by_tensor, graph, X, torch.tensor(place))
+    assert not {"item.default", "select.int"} & set(targets(graph))
+
+
+def test_numbers_that_nothing_is_picked_by():
+    graph = graph_of(lambda x, n: x + n.item(), X, torch.tensor(2))
+    assert not apply(pick_by_tensor, graph, X, torch.tensor(2))
+
+
+@pytest.mark.parametrize("function", [lambda x, n: x[n : n + 1] + 1, lambda x, n: x * n.item(), lambda x, n: x[:, n]])
+def test_numbers_that_a_tensor_holds(function):
+    """Whatever becomes of them, of which nothing is known."""
+
+    class Model(nn.Module):
+        def forward(self, x, n):
+            return function(x, n)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what had to be left to Torch
+        compiled = trtplug.compile(Model(), (X, torch.tensor(1)), min_block_size=1)
+    for place in (1, 3):
+        torch.testing.assert_close(compiled(X, torch.tensor(place)), function(X, torch.tensor(place)))
 
 
 # --- writes -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from trtplug.cache.work import Circumstances, Undescribable, Work, describe, is_plain
 from trtplug.engine import CompiledEngine
 from trtplug.lowering import Lowered
-from trtplug.lowering.graphs import attribute
+from trtplug.lowering.graphs import as_bytes, attribute
 from trtplug.partition import Partition, extract
 
 Stamp: TypeAlias = tuple[int, int, int]
@@ -74,11 +74,6 @@ def stamp(tensor: torch.Tensor) -> Stamp:
     version = 0 if tensor.is_inference() else tensor._version
     data = as_bytes(tensor).cpu().numpy()
     return tensor.data_ptr(), version, zlib.crc32(memoryview(data))  # type: ignore[arg-type]  # an array is a buffer
-
-
-def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor's data as uint8[bytes], contiguous."""
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 def same_data(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -24,7 +24,7 @@ from trtplug.artefacts.bundle import system, to_json
 from trtplug.artefacts.malformed import Malformed
 from trtplug.artefacts.targets import name_of
 from trtplug.artefacts.values import dtype_name, encode, encode_size
-from trtplug.lowering.graphs import attribute
+from trtplug.lowering.graphs import as_bytes, attribute
 from trtplug.ranges import Range, size_range
 from trtplug.settings import Settings
 from trtplug_registry import Registry, qualified_name
@@ -209,6 +209,5 @@ def _renamed(size: Any, symbols: Mapping[str, int]) -> Any:
 
 
 def _digest(tensor: torch.Tensor) -> list[Any]:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    data = memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""  # type: ignore[arg-type]  # a buffer
+    data = memoryview(as_bytes(tensor.cpu()).numpy()) if tensor.numel() else b""  # type: ignore[arg-type]  # a buffer
     return [dtype_name(tensor.dtype), list(tensor.shape), hashlib.sha256(data).hexdigest()]

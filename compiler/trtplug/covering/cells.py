@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from trtplug.covering.ops import quiet
+from trtplug.lowering.decompose import WHY_NOT
 from trtplug.naming import op_name
 from trtplug_registry import ALL, Domain, ReasonCode, Registry, qualified_name
 
@@ -129,7 +130,7 @@ def _left(registry: Registry, graph_module: Any, op: OpOverload) -> tuple[str, F
             left[op_name(node)] = "; ".join(
                 reason.because or f"{reason.argument} {reason.seen}".strip()
                 if reason.code is not ReasonCode.NO_CONVERTER
-                else reason.because or "no converter"
+                else reason.because or node.meta.get(WHY_NOT) or "no converter"
                 for reason in support.reasons
             )
     own = left.pop(qualified_name(op), "")

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from trtplug.lowering.graphs import as_bytes
+
 _STATE = ("is_unspecialized_nn_module", "is_specialized_nn_module", "is_unspecialized_builtin_nn_module")
 
 
@@ -69,7 +71,7 @@ def _sums(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Of each tensor: over its 8-byte words, over every other one (for their order), and over the bytes left."""
     found: list[torch.Tensor] = []
     for tensor in tensors:
-        data = tensor.contiguous().reshape(-1).view(torch.uint8)
+        data = as_bytes(tensor)
         if data.data_ptr() % 8 or data.storage_offset() % 8:
             data = data.clone()
         count = data.numel() // 8 * 8

@@ -24,8 +24,11 @@ from torch.utils import _pytree as pytree
 from trtplug.lowering import graphs
 from trtplug.lowering.functionalize import remove_writes, writes
 from trtplug.lowering.value import Fate
-from trtplug_registry import ReasonCode, Registry, Support
-from trtplug_registry.guards import unspecialized
+from trtplug_registry import ReasonCode, Registry, Support, qualified_name
+from trtplug_registry.guards import SpecializedError, unspecialized
+
+WHY_NOT = "not_decomposed"
+"""The metadata that says why a call that nobody converts is not written with other ops, in words."""
 
 _MOVERS = frozenset(
     {
@@ -63,8 +66,9 @@ class _Decomposition:
         self.graph_module, self.registry = graph_module, registry
         self.graph = graph_module.graph
         self.mode = graphs.fake_mode_of(self.graph)
-        self._templates: dict[Any, _Template | None] = {}
-        self._useless: set[Any] = set()
+        self._templates: dict[Any, _Template | str] = {}
+        self._useless: dict[Any, str] = {}
+        self._within = [item for item in registry.passes if item.expansions]
         self._owners = {
             op: plugin.name
             for plugin in sorted(registry.plugins, key=lambda plugin: (not plugin.built_in, plugin.name))
@@ -87,7 +91,8 @@ class _Decomposition:
             return None
         template, operands, key = self._template(node)
         attempt = None if key is None else (key, ancestors)
-        if template is None or attempt in self._useless:
+        if isinstance(template, str) or attempt in self._useless:
+            node.meta[WHY_NOT] = template if isinstance(template, str) else self._useless[attempt]
             return None
         before = node.prev
         meta = graphs.origin(node)
@@ -97,39 +102,46 @@ class _Decomposition:
         # inner expansions replace nodes among the results, so a node of the graph holds them meanwhile
         with self.graph.inserting_before(node):
             holder = self.graph.call_function(_hold, (results,))
-        serves = self._serves(self._between(before, holder), target, ancestors | {target})
+        left = self._left(self._between(before, holder), target, ancestors | {target})
         results = holder.args[0]
         self.graph.erase_node(holder)
-        if serves and graphs.replace_results(node, results):
+        if left is None and graphs.replace_results(node, results):
             names = tuple(new.name for new in self._between(before, node) if new.op == "call_function")
             self.graph.erase_node(node)
             return Fate("decomposed", template.by, names)
+        why_not = "" if left is None else self._stays(left)
+        node.meta[WHY_NOT] = why_not
         if attempt is not None and not self.registry.exclude:  # an exclusion depends on the module, too
-            self._useless.add(attempt)
+            self._useless[attempt] = why_not
         for new in reversed(self._between(before, node)):
             self.graph.erase_node(new)
         return None
 
-    def _serves(self, new: list[fx.Node], target: OpOverload, ancestors: frozenset[OpOverload]) -> bool:
-        """Asks about the new calls, decomposes further, and tells whether that brings TensorRT anything.
+    def _left(self, new: list[fx.Node], target: OpOverload, ancestors: frozenset[OpOverload]) -> fx.Node | None:
+        """Asks about the new calls and decomposes further: one that stays, if all that brings TensorRT nothing.
 
         The op itself may come back in a call that the registry takes: the values of a top-k, say, without the places.
         """
-        taken, left, computing = 0, 0, 0
+        left: fx.Node | None = None
+        computing = 0
         for node in new:
             if node.op != "call_function" or not isinstance(node.target, OpOverload) or _is_size(node):
                 continue
             if self.registry.lookup(node):
-                taken += 1
                 computing += _computes(node)
             elif node.target is target:
-                return False
+                return node
             elif self._expand(node, ancestors) is not None:
-                taken += 1
                 computing += 1
             else:
-                left += 1
-        return computing > 0 or left == 0  # nothing new at all: the call is one of its operands
+                left = left or node
+        return None if computing else left  # nothing new at all: the call is one of its operands
+
+    def _stays(self, node: fx.Node) -> str:
+        """Why a call that others would be written with stays in Torch."""
+        reason = self.registry.lookup(node).reasons[0]
+        why = reason.because or (reason.seen if reason.argument else node.meta.get(WHY_NOT))
+        return f"{why}" if why else f"it is written with {qualified_name(node.target)}, which nobody converts"  # type: ignore[arg-type]
 
     @staticmethod
     def _between(before: fx.Node, after: fx.Node) -> list[fx.Node]:
@@ -147,14 +159,16 @@ class _Decomposition:
 
     # --- tracing one call -------------------------------------------------------------------------------------------
 
-    def _template(self, node: fx.Node) -> tuple[_Template | None, list[Any], Any]:
-        """The call's trace, what its placeholders stand for, and the key of calls that share it (None: it is alone)."""
+    def _template(self, node: fx.Node) -> tuple[_Template | str, list[Any], Any]:
+        """The call's trace, or why there is none, what its placeholders stand for, and the key of calls that share it
+        (None: it is alone).
+        """
         leaves, spec = pytree.tree_flatten((node.args, dict(node.kwargs)))
         vals = [leaf.meta.get("val") if isinstance(leaf, fx.Node) else leaf for leaf in leaves]
         moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, fx.Node)]
         operands = [leaves[i] for i in moving]
         if any(not isinstance(vals[i], torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool) for i in moving):
-            return None, [], None
+            return "", [], None
         used = _used_results(node)
         constant = tuple(leaves[i].op == "get_attr" or bool(leaves[i].meta.get("constant")) for i in moving)
         key = (node.target, spec, used, constant, graphs.facts(vals))
@@ -166,10 +180,10 @@ class _Decomposition:
             self._templates[key] = self._trace(node, vals, spec, moving, used)
         return self._templates[key], operands, key
 
-    def _trace(self, node: fx.Node, vals: Any, spec: Any, moving: list[int], used: Any) -> _Template | None:
+    def _trace(self, node: fx.Node, vals: Any, spec: Any, moving: list[int], used: Any) -> _Template | str:
         function, by = self._function(node.target)
         if function is None:
-            return None
+            return ""
 
         def call(*operands: Any) -> Any:
             leaves = list(vals)
@@ -188,14 +202,20 @@ class _Decomposition:
                 traced = make_fx(call, tracing_mode="real", pre_dispatch=True, _allow_non_fake_inputs=True)(
                     *_apart([vals[i] for i in moving])
                 )
+        except NotImplementedError as error:
+            return str(error)
+        except SpecializedError as error:
+            return f"written with other ops, it would hold only where {error}"
         except Exception:  # a decomposition may refuse its arguments in any way
-            return None
+            return "nobody has written such a call with other ops"
         _without_detaching(traced.graph)
         traced.graph.eliminate_dead_code(fx.Node.is_impure)
         if writes(traced) and remove_writes(traced) != {}:  # to its own operands, or through views
-            return None
+            return "written with other ops, it would write to its arguments"
+        for item in self._within:
+            item.function(traced)
         if not _faithful(traced, node):
-            return None
+            return "written with other ops, it would have another shape or dtype"
         return _Template(traced, by)
 
     def _function(self, target: Any) -> tuple[Callable[..., Any] | None, str]:

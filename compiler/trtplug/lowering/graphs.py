@@ -110,6 +110,14 @@ def attribute(module: torch.nn.Module, path: Any) -> Any:
     return value
 
 
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor's data as uint8[bytes], contiguous."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    if flat.stride(0) != 1:  # one element, as often as it may be: contiguous for Torch, but not to read as bytes
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8)
+
+
 def assign(module: torch.nn.Module, path: str, value: Any) -> None:
     """Sets an attribute by its qualified name, with plain modules on the way; a tensor becomes a buffer."""
     *names, last = path.split(".")

@@ -8,6 +8,7 @@ indices does not matter.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -226,13 +227,20 @@ def take(self: Tensor, index: Tensor) -> Tensor:
 
 
 def histc(self: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
-    """How many elements lie in each of `bins` equal intervals from min to max; the last one holds max too."""
-    if min == max:
-        raise NotImplementedError("the interval is known at run time only")
-    inside = (self >= min) & (self <= max)
+    """How many elements lie in each of `bins` equal intervals from min to max; the last one holds max too.
+
+    Where both are the same, they are the data's own, or one less and one more where those are the same, too.
+    """
+    low: Any = min
+    high: Any = max
     wide = self.to(torch.float32)
-    place = ((wide - min) * bins / (max - min)).floor().clamp(max=bins - 1)
-    hit = (place.reshape(1, -1) == places(bins, self).unsqueeze(-1)) & inside.reshape(1, -1)
+    if low == high and self.numel():
+        low, high = wide.amin(), wide.amax()
+    if min == max:
+        low, high = low - 1 * (low == high), high + 1 * (low == high)
+    inside = (wide >= low) & (wide <= high)
+    place: Tensor = ((wide - low) * bins / (high - low)).floor().clamp(max=bins - 1)
+    hit: Tensor = (place.reshape(1, -1) == places(bins, self).unsqueeze(-1)) & inside.reshape(1, -1)
     return hit.sum(-1).to(self.dtype)
 
 

@@ -111,6 +111,12 @@ def native_dropout(input: Tensor, p: float, train: bool | None) -> tuple[Tensor,
     return input.clone(), torch.ones_like(input, dtype=torch.bool)
 
 
+def reinterpreted(self: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype != self.dtype:
+        raise NotImplementedError("no layer of TensorRT's reinterprets bits")
+    return self.view_as(self)
+
+
 def converted(a: Tensor, dtype: torch.dtype) -> Tensor:
     return a.to(dtype)
 
@@ -133,6 +139,7 @@ def _copies() -> Table:
 
 TABLE: Table = {
     **_copies(),
+    aten.view.dtype: reinterpreted,
     aten._reshape_copy.default: aten.reshape.default,
     aten.diagonal.default: diagonal,
     aten.unfold.default: unfold,

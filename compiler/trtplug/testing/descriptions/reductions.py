@@ -38,7 +38,7 @@ TABLE: Mapping[str, Domain] = {
     "aten::logcumsumexp": Domain(self=FLOAT, dim=Axis("self")),
     "aten::trace": Domain(self=Tensor(rank=(2, 2))),
     "aten::histc": Domain(
-        self=Tensor(FLOATS[:1]), bins=Static(1, 5), min=Only(-4.0, -1.0, 0.0), max=Only(2.0, 4.0, 8.0)
+        self=Tensor(FLOATS[:1]), bins=Static(1, 5), min=Only(-4.0, -1.0, 0.0), max=Only(2.0, 4.0, 8.0, 0.0)
     ),
     "aten::kthvalue": Domain(
         arranged("k", kth, "self", "dim"),

@@ -29,7 +29,9 @@ class Call(nn.Module):
         self.text = text
 
     def forward(self, given: dict[str, Any]) -> Any:
-        return evaluate(self.text, given)
+        devices = {leaf.device for leaf in pytree.tree_leaves(given) if isinstance(leaf, torch.Tensor)}
+        with torch.device(devices.pop()):  # of what the call makes itself, too
+            return evaluate(self.text, given)
 
 
 @functools.cache
@@ -47,6 +49,12 @@ def breadth_cases() -> dict[str, tuple[str, torch.dtype]]:
                 continue
             found[f"{text} {str(dtype).removeprefix('torch.')}"] = (text, dtype)
     return found
+
+
+def every_id() -> set[str]:
+    """The ids that cases can have, whatever eager takes."""
+    texts = [text for family in FAMILIES for text in calls(family)]
+    return {f"{text} {str(dtype).removeprefix('torch.')}" for text in texts for dtype in DTYPES}
 
 
 def breadth(case: str, executor: str) -> dict[str, Any]:

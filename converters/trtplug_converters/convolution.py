@@ -172,7 +172,9 @@ def _deconvolved(
 
     bfloat16, which TensorRT does not build, goes through float32; and what TensorRT 1.7 does not build is a
     deconvolution between casts that has a bias of its own. In one dimension the groups are layers of their own where
-    sizes are symbolic: TensorRT-RTX 1.6 gives wrong numbers for all but the first item of a batch, on a GPU.
+    sizes are symbolic: TensorRT-RTX 1.6 gives wrong numbers for all but the first item of a batch, on a GPU. A cast to
+    bfloat16 that follows a deconvolution of few channels has no kernel in 1.6, and gives zeros in 1.4: the sum over one
+    element keeps them apart.
     """
     dtype = ctx.dtype(input)
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
@@ -184,6 +186,8 @@ def _deconvolved(
         result = _group_by_group(ctx, input, weight, wide, windows, groups)
     else:
         result = _layer(ctx, "deconvolution_nd", *given, None, maps, windows, groups)
+    if wide != dtype:
+        result = ctx.reduce("SUM", ctx.unsqueeze(result, [0]), [0], False)
     if min(after) < 0:
         result = _extended(ctx, result, [max(0, -pad) for pad in after])
     if bias is not None:

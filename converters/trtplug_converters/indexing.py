@@ -86,6 +86,8 @@ def elementwise_index(index: str, data: str, axis: str) -> Relation:
         sizes = [choose.integer(min(size, 1), size) for size in shape]
         if shape and shape[place]:
             sizes[place] = choose.integer(0, 4)
+        if 0 in sizes:  # an empty index may be longer
+            sizes = [size and size + choose.integer(0, 1) for size in sizes]
         whole = shape or (1,)
         call[index] = call[index]._replace(shape=tuple(sizes), values=(0, max(0, whole[place] - 1)))
 
@@ -105,11 +107,16 @@ def elementwise_index(index: str, data: str, axis: str) -> Relation:
 def gather(
     ctx: ConverterContext, self: NetworkTensor, dim: int, index: NetworkTensor, *, sparse_grad: bool = False
 ) -> NetworkTensor:
-    """``gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor``: a gather layer, ELEMENT."""
+    """``gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor``: a gather layer, ELEMENT.
+
+    An empty index may be longer than the data, which the layer does not take: it takes one that is empty everywhere.
+    """
     data, places = (ctx.unsqueeze(t, [0]) if not ctx.rank(t) else t for t in (self, index))
-    axis = dim % ctx.rank(data)
+    axis, sizes = dim % ctx.rank(data), ctx.sizes(index)
+    if 0 in sizes:
+        places = ctx.reshape(places, [0] * ctx.rank(data))
     taken = ctx.add("gather_v2", data, places, ctx.trt.GatherMode.ELEMENT, axis=axis).get_output(0)
-    return taken if ctx.rank(index) else ctx.reshape(taken, [])
+    return taken if sizes and 0 not in sizes else ctx.reshape(taken, sizes)
 
 
 # --- advanced indexing ------------------------------------------------------------------------------------------------

@@ -44,6 +44,12 @@ def _scattered(
     return result if ctx.rank(data) else ctx.squeeze(result, [0])
 
 
+def _nothing_scattered(ctx: ConverterContext, data: NetworkTensor, dim: int, index: NetworkTensor) -> NetworkTensor:
+    """An empty index may be longer than the data, which the layer does not take, and the source of any size."""
+    none = [0] * ctx.rank(data)
+    return _scattered(ctx, data, dim, ctx.reshape(index, none), ctx.constant(torch.empty(none, dtype=ctx.dtype(data))))
+
+
 def no_more_than_data(index: str, data: str, axis: str) -> Relation:
     """The index is nowhere longer than the data, along the axis either."""
 
@@ -94,11 +100,9 @@ def scatter(
 ) -> NetworkTensor:
     """``scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor``: a scatter layer, ELEMENT."""
     sizes = ctx.sizes(index)
-    if 0 in sizes:  # nothing is scattered, whatever the source's sizes are
-        if not all(isinstance(size, int) for size in sizes):
-            return self
-        src = ctx.constant(torch.empty([int(size) for size in sizes], dtype=ctx.dtype(self)))
-    elif sizes and sizes != ctx.sizes(src):
+    if 0 in sizes:
+        return _nothing_scattered(ctx, self, dim, index)
+    if sizes and sizes != ctx.sizes(src):
         src = ctx.slice(src, [0] * len(sizes), sizes, [1] * len(sizes))
     return _scattered(ctx, self, dim, index, src)
 
@@ -118,6 +122,8 @@ def scatter_value(
     ctx: ConverterContext, self: NetworkTensor, dim: int, index: NetworkTensor, value: float
 ) -> NetworkTensor:
     """``scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor``: a scatter layer, ELEMENT."""
+    if 0 in ctx.sizes(index):
+        return _nothing_scattered(ctx, self, dim, index)
     element = ctx.constant(torch.tensor(value).to(ctx.dtype(self)))  # wraps around, as eager lets it
     return _scattered(ctx, self, dim, index, ctx.full(ctx.sizes(index), element, ctx.dtype(self)))
 

@@ -49,6 +49,8 @@ class NetworkBuilder:
         self._counts: dict[str, int] = {}
         self._constants: dict[Any, Any] = {}
         self._frozen: dict[Any, torch.Tensor] = {}
+        self._pieces: dict[Any, Any] = {}  # parts of inputs, and what is put together from parts of one: that input
+        self._joined: set[Any] = set()  # the latter
         self._own: set[Any] = set()
         self._regions = Regions()
         self._caller: Node | None = None
@@ -124,7 +126,17 @@ class NetworkBuilder:
         except (TypeError, ValueError, RuntimeError) as error:
             raise self.fail(f"add_{kind}: {_first_line(error)}", error) from error
         self._check(layer)
+        if kind in ("slice", "concatenation"):
+            self._note_piece(layer, *args[:1])
         return layer
+
+    def _note_piece(self, layer: Any, given: Any) -> None:
+        """Keeps which network input a tensor is a part of, or is put together from the parts of."""
+        parts = [part for part in given if 0 not in part.shape] if isinstance(given, list | tuple) else [given]
+        wholes = {self._pieces.get(part, part) for part in parts}
+        if len(wholes) == 1 and next(iter(wholes)).is_network_input:
+            self._pieces[layer.get_output(0)] = wholes.pop()
+            self._joined.update([layer.get_output(0)] if len(parts) > 1 else [])
 
     def _permit(self, kind: str, *values: Any) -> None:
         """Raises where the network is finished, or a tensor is not of it."""
@@ -307,8 +319,11 @@ class NetworkBuilder:
         return tensor
 
     def mark_output(self, tensor: Any, name: str) -> Any:
-        """Makes a tensor an output. One that is an input, a constant or an output already goes through an identity."""
-        taken = tensor.is_network_input or tensor.is_network_output or tensor in self._frozen
+        """Makes a tensor an output. One that is an input, a constant or an output already goes through an identity.
+
+        So does what may be all of an input, put together from its parts: TensorRT-RTX 1.6 would never write it.
+        """
+        taken = tensor.is_network_input or tensor.is_network_output or tensor in self._frozen or tensor in self._joined
         if taken:
             tensor = self.add("identity", tensor).get_output(0)
         tensor.name = name

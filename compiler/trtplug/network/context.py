@@ -12,7 +12,10 @@ from trtplug._tensorrt import trt_dtype
 from trtplug.network.builder import NetworkBuilder
 from trtplug.network.regions import Region
 from trtplug.network.sizes import SizeBook
-from trtplug_registry import TensorFacts, describe_value, tensors_in
+from trtplug_registry import MAX_RANK, TensorFacts, describe_value, tensors_in
+
+_FEW = 8
+"""TensorRT-RTX fuses reductions wrongly along axes of up to 6 elements, that is known; one more is left to spare."""
 
 
 class Context:
@@ -80,7 +83,29 @@ class Context:
     def elementwise(self, op: str, left: Any, right: Any) -> Any:
         left, right = self._operands(left, right)
         decided = self._decided(op, left, right) if op in ("AND", "OR") else None
+        if op in ("SUM", "SUB"):
+            op, left, right = self._apart(op, left, right)
         return self._elementwise(op, left, right) if decided is None else decided
+
+    def _apart(self, op: str, left: Any, right: Any) -> tuple[str, Any, Any]:
+        """A sum with the least integer, as one with the greatest and with 1.
+
+        TensorRT-RTX adds such a constant by setting the sign's bit, which leaves negative numbers as they are. That the
+        greatest and 1 make the least, it does not see: the sum overflows.
+        """
+        if op == "SUM" and self._is_least(left):
+            left, right = right, left
+        if not self._is_least(right):
+            return op, left, right
+        dtype, rank = self.dtype(right), len(right.shape)
+        most, one = (self._network.constant(n, dtype, rank) for n in (torch.iinfo(dtype).max, 1))
+        return "SUM", self._elementwise("SUM", left, most), one
+
+    def _is_least(self, tensor: Any) -> bool:
+        value = self.frozen(tensor)
+        if value is None or value.numel() != 1 or value.is_floating_point() or value.dtype is torch.bool:
+            return False
+        return bool(value.item() == torch.iinfo(value.dtype).min)
 
     def _decided(self, op: str, left: Any, right: Any) -> Any:
         """AND or OR with a constant of one element, without a layer; None where neither is one.
@@ -136,10 +161,42 @@ class Context:
             mask |= 1 << axis_of(axis, rank)
         if not mask:
             return tensor
-        return self.add("reduce", tensor, getattr(self.trt.ReduceOperation, op), mask, keepdim).get_output(0)
+        apart = self._is_fused_wrongly(tensor, mask)
+        if apart:
+            tensor, mask = self.add("unsqueeze", tensor, self.constant([0], torch.int64)).get_output(0), mask << 1 | 1
+        result = self.add("reduce", tensor, getattr(self.trt.ReduceOperation, op), mask, keepdim).get_output(0)
+        return self.squeeze(result, [0]) if apart and keepdim else result
+
+    def _is_fused_wrongly(self, tensor: Any, mask: int) -> bool:
+        """Whether a reduction needs another axis, of size 1, to be right on a GPU.
+
+        TensorRT-RTX 1.4 and 1.6 fuse it with an earlier one along an axis of up to 6 elements, where all sizes are
+        static. What was normalized along that axis, and is then reduced along others, too, or rounded to bfloat16 and
+        reduced, comes out wrong. Where the rank is another one, they do not.
+        """
+        sizes = tuple(tensor.shape)
+        if -1 in sizes or not 0 < min(sizes) < _FEW or len(sizes) == MAX_RANK or self.frozen(tensor) is not None:
+            return False
+        several = bool(mask & (mask - 1)) and self.dtype(tensor).is_floating_point
+        return several or self.dtype(tensor) is torch.bfloat16
 
     def matmul(self, left: Any, right: Any, *, transpose: tuple[bool, bool] = (False, False)) -> Any:
         left, right = self._align(left, right)
+        rows, columns = -1 - (not transpose[0]), -1 - transpose[1]
+        if self.dtype(left) is torch.bfloat16 and 0 < left.shape[-3 - rows] < _FEW:
+            # one row or column is a reduction to TensorRT-RTX, and wrong as `_is_fused_wrongly` says; two are not
+            if left.shape[rows] == 1:
+                return self._first(self._matmul(self.concat([left, left], rows), right, transpose), -2)
+            if right.shape[columns] == 1:
+                return self._first(self._matmul(left, self.concat([right, right], columns), transpose), -1)
+        return self._matmul(left, right, transpose)
+
+    def _first(self, tensor: Any, axis: int) -> Any:
+        sizes = list(self.sizes(tensor))
+        sizes[axis] = 1
+        return self.slice(tensor, [0] * len(sizes), sizes, [1] * len(sizes))
+
+    def _matmul(self, left: Any, right: Any, transpose: tuple[bool, bool]) -> Any:
         how = [self.trt.MatrixOperation.TRANSPOSE if t else self.trt.MatrixOperation.NONE for t in transpose]
         return self.add("matrix_multiply", left, how[0], right, how[1]).get_output(0)
 

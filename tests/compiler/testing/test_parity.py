@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import trtplug
+from trtplug._tensorrt import library
 from trtplug.executors import pick_executor
-from trtplug.reference.latitude import otherwise
-from trtplug.testing.drawn import call_of
+from trtplug.reference.latitude import otherwise, undefined
 from trtplug.testing.parity import (
     Allowance,
     Job,
@@ -28,8 +28,9 @@ from trtplug.testing.parity import (
     layer_cases,
     run_jobs,
 )
-from trtplug.testing.parity.calls import GPU, call_cases, contested
+from trtplug.testing.parity.calls import GPU, call_cases
 from trtplug.testing.parity.rounding import model_bound, moved, terms
+from trtplug.testing.parity.sketch import Sketch
 from trtplug.testing.trial import Trial
 from trtplug_registry import Converter, Executor
 
@@ -204,23 +205,55 @@ def test_what_tensorrt_leaves_open_is_left_open_and_nothing_else(case: str) -> N
     assert verdict_of(case, spoil=55) == "differs"
 
 
-aten = torch.ops.aten
-TWICE = torch.tensor([0, 2, 0])
+def of_layer(sketch: Sketch) -> tuple[list[list[bool]], torch.Tensor]:
+    """Which elements of a network's only result are left open; and the result."""
+    reference = sketch.network().lift()
+    (result,), (other,) = reference(*sketch.values), otherwise(reference, sketch.values)
+    return undefined(result, other).tolist(), result
 
 
-@pytest.mark.parametrize(
-    ("op", "args", "expected"),
-    [
-        (aten.scatter.src, (torch.zeros(3), 0, TWICE, torch.ones(3)), [True, False, False]),
-        (aten.index_put.default, (torch.zeros(3, 2), [TWICE], torch.ones(2)), [[True] * 2, [False] * 2, [False] * 2]),
-        (aten.index_put.default, (torch.zeros(3), [TWICE], torch.ones(3), True), None),
-        (aten.relu.default, (torch.zeros(3),), None),
-    ],
-)
-def test_elements_that_are_written_twice_are_left_open(op: Any, args: Any, expected: Any) -> None:
-    call, tensors = call_of(op, args, {})
-    undefined = contested(call, tensors, Allowance()).undefined
-    assert [places.tolist() for places in undefined] == ([] if expected is None else [expected])
+@pytest.mark.parametrize("mode", ["ELEMENT", "ND"])
+def test_elements_that_are_written_twice_are_left_open(mode: str) -> None:
+    s, places = Sketch(torch.float32), torch.tensor([0, 2, -3])
+    index = places if mode == "ELEMENT" else places.reshape(3, 1) % 3
+    parts = [s.input(value) for value in (torch.zeros(3), index, torch.ones(3))]
+    s.output(s.add("scatter", *parts, s.enum("ScatterMode", mode)).get_output(0))
+    assert of_layer(s)[0] == [True, False, False]
+
+
+def test_products_that_overflow_on_their_way_are_left_open() -> None:
+    s, most = Sketch(torch.float16), 65504.0
+    rows = torch.tensor([[most, most, 0], [most, 2, 0.25], [2.0**-10, 2.0**-10, 2], [2, 3, 0], [most, 1, 0]]).half()
+    s.output(s.add("reduce", s.input(rows), s.enum("ReduceOperation", "PROD"), 1 << 1, False).get_output(0))
+    assert of_layer(s)[0] == [True, True, True, False, False]
+
+
+def test_sums_of_products_that_overflow_on_their_way_are_left_open() -> None:
+    most, inf = torch.finfo(torch.float32).max, float("inf")
+    rows = torch.tensor([[most, 1.0, 0.0], [1.0, 1.0, 0.0], [most, 0.0, -most], [most, 0.0, 0.0]])
+    s, none = Sketch(torch.float32), library().MatrixOperation.NONE
+    columns = torch.tensor([[2.0, 2.0], [-inf, 0.0], [2.0, 2.0]])
+    s.output(s.add("matrix_multiply", s.input(rows), none, s.input(columns), none).get_output(0))
+    open_, _ = of_layer(s)
+    assert [row[1] for row in open_] == [False, False, True, False]  # inf - inf, which is 0
+    assert [row[0] for row in open_] == [True, True, False, False]  # but for NaN, which 0 * inf is
+
+
+def test_integers_skip_halves_on_their_way_to_float32() -> None:
+    for first, expected in ((torch.int32, [False, True, True]), (torch.float32, [False] * 3)):
+        s = Sketch(first)
+        half = s.add("cast", s.input(torch.tensor([1, 2049, 70000]).to(first)), s.trt.float16).get_output(0)
+        s.output(s.add("cast", half, s.trt.float32).get_output(0))
+        assert of_layer(s)[0] == expected
+
+
+def test_a_nearest_sample_half_way_between_two_elements_is_either() -> None:
+    s = Sketch(torch.float32)
+    grid = torch.tensor([[[[-0.5, 0.0], [-0.25, 0.0], [0.5, 0.0]]]])  # of four columns: 0.5, 1, 2.5
+    image = s.input(torch.arange(4.0).reshape(1, 1, 1, 4))
+    modes = {"interpolation_mode": s.trt.InterpolationMode.NEAREST, "sample_mode": s.trt.SampleMode.CLAMP}
+    s.output(s.add("grid_sample", image, s.input(grid), align_corners=False, **modes).get_output(0))
+    assert of_layer(s)[0] == [[[[True, False, True]]]]
 
 
 def test_what_differs_is_spelt_out() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +26,7 @@ from trtplug.testing.parity import record as records
 from trtplug.testing.parity.calls import call_cases
 from trtplug.testing.parity.record import DECISIONS, Entry
 
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 HERE = torch.cuda.is_available()
 REGISTRY = trtplug.registry()
 
@@ -34,6 +38,13 @@ def known(table: str, case: str) -> Entry:
     if entry.verdict == "crash":
         pytest.skip(f"known to end the process: {entry.how}")
     return entry
+
+
+def breadth() -> Any:
+    """The part of the benchmark that runs the calls beyond core ATen."""
+    if str(BENCHMARKS) not in sys.path:
+        sys.path.insert(0, str(BENCHMARKS))
+    return importlib.import_module("gpu_breadth")
 
 
 @pytest.mark.gpu
@@ -75,8 +86,20 @@ def test_lowered_calls(case: str) -> None:
     assert verdict == entry.verdict, f"{found.wrong[:2]}; the record: {entry}"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not HERE, reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore")  # eager's about betas, defaults and deprecations
+@pytest.mark.parametrize("case", list(breadth().breadth_cases()) if HERE else ["every call beyond core ATen"])
+def test_breadth(case: str) -> None:
+    entry = known("breadth", case)
+    found = breadth().breadth(case, "tensorrt")
+    verdict = "differs" if found["wrong"] else "agrees"
+    assert verdict == entry.verdict, f"{found['wrong'][:2]}; the record: {entry}"
+
+
 def test_every_entry_is_of_a_case_that_exists_and_is_decided() -> None:
     cases = {
+        "breadth": breadth().every_id(),
         "layers": set(layer_cases()),
         "calls": set(call_cases(REGISTRY)),
         "dynamic": set(dynamic_cases(REGISTRY)),

@@ -20,7 +20,7 @@ from trtplug.testing.equality import draw_dynamic, draw_points
 from trtplug.testing.errors import NotApplicableError
 from trtplug.testing.graphs import CallGraph
 from trtplug.testing.laws import Law
-from trtplug.testing.parity.judge import Allowance, Finding, allowance, judge
+from trtplug.testing.parity.judge import Finding, allowance, judge
 from trtplug.testing.parity.rounding import moved
 from trtplug.testing.profiles import Profile
 from trtplug.testing.trial import EAGER_ERRORS, Trial, as_tuple, run_eager
@@ -151,9 +151,7 @@ class Comparing:
         """Runs a call and compares it; keeps it where it does not agree."""
         self.compared += 1
         try:
-            finding, actual, reference = both.judge(
-                graph.inputs(tensors), lambda allowed: contested(call, tensors, allowed)
-            )
+            finding, actual, reference = both.judge(graph.inputs(tensors))
         except (TrtplugError, RuntimeError) as error:
             self.wrong.append(CallFinding(str(call), failed(error)))
             return
@@ -188,57 +186,19 @@ class Both:
         )
         self._prepared = executor.prepare(engine)
 
-    def judge(
-        self, inputs: Sequence[torch.Tensor], spare: Callable[[Allowance], Allowance] = lambda allowed: allowed
-    ) -> tuple[Finding, list[torch.Tensor], Sequence[torch.Tensor]]:
+    def judge(self, inputs: Sequence[torch.Tensor | int]) -> tuple[Finding, list[torch.Tensor], Sequence[torch.Tensor]]:
         """What became of these inputs; the results of the executor under test and the reference executor's.
 
         Args:
-            inputs: on the CPU.
-            spare: what else may differ than the network's own allowance has.
+            inputs: tensors on the CPU, and sizes as ints: TensorRT reads those on the host.
 
         Raises:
             TrtplugError, RuntimeError: the executor under test fails.
         """
-        reference = self.reference(*inputs)
-        actual = [result.cpu() for result in self._prepared(*[value.to(self.device) for value in inputs])]
-        allowed = allowance(self.reference, inputs, reference, tf32=PROCESS.rounds, tolerance=self.tolerance)
-        return (
-            judge(actual, reference, inputs, lambda by: moved(self.reference, inputs, by), spare(allowed)),
-            actual,
-            reference,
-        )
-
-
-# --- elements that are written several times --------------------------------------------------------------------------
-
-aten = torch.ops.aten
-
-_COUNTS: Mapping[Any, Callable[[Mapping[str, Any]], torch.Tensor]] = {
-    aten.index_put.default: lambda a: aten.index_put(
-        torch.zeros_like(a["self"], dtype=torch.int64),
-        a["indices"],
-        torch.ones_like(a["values"], dtype=torch.int64),
-        accumulate=True,
-    ),
-    aten.scatter.src: lambda a: aten.scatter_add(
-        torch.zeros_like(a["self"], dtype=torch.int64),
-        a["dim"],
-        a["index"],
-        torch.ones_like(a["src"], dtype=torch.int64),
-    ),
-}
-"""How often each element of the result is written; which write stays is not defined, in Torch neither."""
-
-
-def contested(call: DrawnCall, tensors: Mapping[str, torch.Tensor], allowed: Allowance) -> Allowance:
-    """An allowance that leaves out the elements that a call writes several times."""
-    if call.op not in _COUNTS:
-        return allowed
-    args, kwargs = call.bind(tensors)
-    names = [argument.name for argument in call.op._schema.arguments]
-    given = {**dict(zip(names, args)), **kwargs}
-    if given.get("accumulate"):
-        return allowed
-    often = _COUNTS[call.op](given) > 1
-    return dataclasses.replace(allowed, undefined=[often | away for away in allowed.undefined] or [often])
+        here = [value if isinstance(value, torch.Tensor) else torch.tensor(value) for value in inputs]
+        there = [value.to(self.device) if isinstance(value, torch.Tensor) else value for value in inputs]
+        reference = self.reference(*here)
+        actual = [result.cpu() for result in self._prepared(*there)]
+        allowed = allowance(self.reference, here, reference, tf32=PROCESS.rounds, tolerance=self.tolerance)
+        found = judge(actual, reference, here, lambda by: moved(self.reference, here, by), allowed)
+        return found, actual, reference

@@ -90,11 +90,11 @@ class _Block(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """Tensors on the CPU, and sizes as ints."""
-        given = [value if isinstance(value, torch.Tensor) else torch.tensor(value) for value in inputs]
         with torch.no_grad():
             try:
-                finding, _, reference = self.both.judge(given)
+                finding, _, reference = self.both.judge(inputs)
             except (TrtplugError, RuntimeError) as error:
-                finding, reference = failed(error), self.both.reference(*given)
+                here = [value if isinstance(value, torch.Tensor) else torch.tensor(value) for value in inputs]
+                finding, reference = failed(error), self.both.reference(*here)
         self.findings.append(finding)
         return reference

@@ -40,21 +40,21 @@ def drawn_call(
             continue
         shape = [_size(size, span.opt, values) for size, span in zip(check.sizes, check.ranges)]
         if isinstance(example, torch.Tensor) and (list(example.shape), example.dtype) == (shape, check.dtype):
-            flat.append(example.detach().clone())  # the model may write to it
+            flat.append(example.detach().clone().to(home_of(compiled, example)))  # the model may write to it
         else:
-            device = example.device if isinstance(example, torch.Tensor) else home_of(compiled)
-            flat.append(example_tensor(shape, check.dtype, device, generator))
+            flat.append(example_tensor(shape, check.dtype, home_of(compiled, example), generator))
     args, kwargs = pytree.tree_unflatten(flat, compiled.lowered.in_spec)
     return args, kwargs
 
 
-def home_of(compiled: CompiledModule) -> torch.device:
-    """Where the tensors of a call go: to the device that the executor asks for, or where the module's tensors are."""
+def home_of(compiled: CompiledModule, example: Any = None) -> torch.device:
+    """Where a call's tensors go: to the device that the executor asks for, or where an example or the module's are."""
     engines = (module for module in compiled.graph_module.modules() if isinstance(module, EngineModule))
     asked = next((engine.device for engine in engines if engine.device), "")
     if asked:
         return torch.device(asked)
-    return next((tensor.device for tensor in compiled.state_dict().values()), torch.device("cpu"))
+    held = [value for value in (example, *compiled.state_dict().values()) if isinstance(value, torch.Tensor)]
+    return held[0].device if held else torch.device("cpu")
 
 
 def _values(checks: Sequence[TensorInput | None], sizes: Mapping[str, int]) -> dict[Any, int]:

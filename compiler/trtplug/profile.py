@@ -175,9 +175,11 @@ def profiled(compiled: CompiledModule, run: Callable[[], Any], flat: Sequence[An
     with torch.no_grad():
         for module, inputs in given:
             name = module.engine.name
-            made_of = origins(module.inspect(), nodes.get(name, ()))
+            mine = nodes.get(name, ())
+            made_of = origins(module.inspect(), mine)
             for layer, ms in module.profile(inputs, calls):
-                layers.append(LayerTime(name, layer, ms, made_of.get(layer, ())))
+                found = made_of.get(layer) or origins({"Layers": [layer]}, mine)[layer]  # of another profile, say
+                layers.append(LayerTime(name, layer, ms, found))
     names = zip(compiled.lowered.input_names, flat, strict=True)
     words = tuple(f"{name}: {_words(value)}" for name, value in names)
     device = next((value.device for value in flat if isinstance(value, torch.Tensor)), torch.device("cpu"))

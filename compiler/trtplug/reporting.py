@@ -119,11 +119,13 @@ def _engine_record(
 
 
 def _symbol_names(lowered: Lowered) -> dict[Any, str]:
-    """Of each symbol what a profile in the settings calls it: the user's name, or the input and axis that it is."""
+    """Of each symbol what a profile in the settings calls it: the user's name, or an input and axis, or an input."""
     placeholders = lowered.graph_module.graph.find_nodes(op="placeholder")
     values = [node.meta.get("val") for node in placeholders]
     named = named_sizes(list(zip(lowered.input_names, values, strict=True)), lowered.ranges)
-    return {size: name for name, size in reversed(named.items()) if size in lowered.ranges}
+    found = [(name, size) for name, size in named.items() if size in lowered.ranges]
+    inputs_last = sorted(found, key=lambda item: item[0] in lowered.input_names)
+    return {size: name for name, size in reversed(inputs_last)}
 
 
 def _profiles(block: Block, lowered: Lowered, names: Mapping[Any, str]) -> tuple[tuple[SizeRecord, ...], ...]:

@@ -78,7 +78,7 @@ class Timed:
         return tuple(self.engine.reference(*inputs))
 
     def profile(self, inputs: Sequence[Any], calls: int) -> list[tuple[str, float]]:
-        return [("__myl_MulAdd", 0.25 * len(inputs[0])), ("other", 0.5)]
+        return [("__myl_MulAdd", 0.25 * len(inputs[0])), ("other", 0.5), ("add.elementwise [profile 1]", 0.5)]
 
     def inspect(self) -> Any:
         fused = {"Name": "__myl_MulAdd", "Metadata": "mul:aten::mul.Tensor\x1fadd:aten::add.Tensor"}
@@ -126,8 +126,9 @@ def test_a_module_tells_its_layers(recorded: Profile) -> None:
     assert [(layer.engine, layer.layer, layer.ms, layer.nodes) for layer in recorded.layers] == [
         ("engine_0", "__myl_MulAdd", 1.0, ("mul", "add")),
         ("engine_0", "other", 0.5, ()),
+        ("engine_0", "add.elementwise [profile 1]", 0.5, ("add",)),  # which the inspector does not list
     ]
-    assert recorded.ms == 1.5
+    assert recorded.ms == 2.0
     assert [layer.layer for layer in recorded.costliest(1)] == ["__myl_MulAdd"]
     assert [node.op for node in recorded.nodes_of(recorded.layers[0])] == ["aten::mul.Tensor", "aten::add.Tensor"]
     assert (recorded.calls, recorded.inputs, recorded.caution) == (10, ("x: float32[4]",), "")
@@ -135,10 +136,10 @@ def test_a_module_tells_its_layers(recorded: Profile) -> None:
 
 def test_the_table_of_a_profile(recorded: Profile) -> None:
     text = str(recorded)
-    assert "2 layers of TensorRT's: 1.500 ms, medians of 10 calls on cpu" in text
-    assert re.search(r"1\.0000 +66\.7% +█{8} +0 +mul, add +\S*test_profile\.py:\d+", text)
+    assert "3 layers of TensorRT's: 2.000 ms, medians of 10 calls on cpu" in text
+    assert re.search(r"1\.0000 +50\.0% +█{8} +0 +mul, add +\S*test_profile\.py:\d+", text)
     recorded.print(shown := io.StringIO(), layers=1)
-    assert "… and 1 more layers, 0.500 ms" in shown.getvalue()
+    assert "… and 2 more layers, 1.000 ms" in shown.getvalue()
 
 
 def test_a_profile_as_json_and_as_a_page(recorded: Profile) -> None:
@@ -150,7 +151,7 @@ def test_a_profile_as_json_and_as_a_page(recorded: Profile) -> None:
         "layer": "__myl_MulAdd",
         "ms": 1.0,
         "nodes": ["mul", "add"],
-        "share": pytest.approx(2 / 3),
+        "share": pytest.approx(1 / 2),
     }
     page = page_data(recorded.to_html())
     assert page == {**data, "ops": [], "shares": recorded.report.shares, "left_out": []}
@@ -165,7 +166,7 @@ def test_the_page_shows_layers_as_bars(recorded: Profile, tmp_path: Path) -> Non
     """
     seen = visit(recorded.to_html(), script, tmp_path)
     assert seen.console == ()
-    assert seen.result["bars"] == ["100%", "50%"]
+    assert seen.result["bars"] == ["100%", "50%", "50%"]
     assert "aten::mul.Tensor" in seen.result["detail"]
     assert "return x * 2 + 1" in seen.result["detail"]
     assert "x[0]=1..4..8" in seen.result["words"]  # as a profile in the settings calls what has no name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,21 @@ def test_the_engine_has_them(compiled: trtplug.CompiledModule) -> None:
     (engine,) = compiled.engines
     assert [profile[0] for profile in engine.profiles] == [((1, 4),) * 3, ((8, 4), (16, 4), (32, 4))]
     assert (engine.input_bindings[0].smallest, engine.input_bindings[0].largest) == ((1, 4), (32, 4))
+
+
+def in_words(report: trtplug.CompilationReport) -> list[list[str]]:
+    (engine,) = report.engines
+    return [[str(size) for size in sizes] for sizes in engine.profiles]
+
+
+def test_reports_have_them(model: Model, compiled: trtplug.CompiledModule) -> None:
+    planned = trtplug.explain(model, inputs=[batch(1, 64)] * 2, profiles=PROFILES)
+    assert in_words(planned) == in_words(compiled.report) == [["batch=1"], ["batch=8..16..32"]]
+    assert "2 optimization profiles: batch=1; or batch=8..16..32" in str(planned)
+    (engine,) = json.loads(planned.to_json())["engines"]
+    assert engine["profiles"][1] == [{"name": "batch", "min": 8, "opt": 16, "max": 32}]
+    assert in_words(trtplug.explain(model, inputs=[batch(1, 64)] * 2)) == [["batch=1..1..64"]]
+    assert in_words(trtplug.explain(model, (rows(2), rows(2)))) == []
 
 
 @pytest.mark.parametrize("count", [1, 8, 20, 32])
@@ -114,6 +130,7 @@ def test_torch_compile(model: Model) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             fast(rows(3), rows(3))
+    assert [["x[0]=2..4..4"], ["x[0]=16"]] in [in_words(report) for report in trtplug.reports(fast) if report.engines]
 
 
 def test_whoever_traces_a_compiled_module_is_held_to_them(compiled: trtplug.CompiledModule) -> None:

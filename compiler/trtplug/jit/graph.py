@@ -151,7 +151,7 @@ class Graph:
         for place in self._frozen:
             _freeze(graph_module, placeholders[place], inputs[place])
         kept = [place for place in range(len(placeholders)) if place not in set(self._frozen)]
-        names = tuple(placeholders[place].name for place in kept)
+        names = tuple(_name(placeholders[place]) for place in kept)
         mutations = tuple(Mutation("input", kept.index(place)) for place in traced.written)
         graph_module.recompile()
         _, spec = pytree.tree_flatten(((), {}))

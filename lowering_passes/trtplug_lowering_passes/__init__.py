@@ -30,6 +30,7 @@ from trtplug_lowering_passes.products import canonical_products
 from trtplug_lowering_passes.quantization import canonical_quantization
 from trtplug_lowering_passes.rms_norm import recognise_rms_norm
 from trtplug_lowering_passes.rotary import canonical_rotary
+from trtplug_lowering_passes.rows import order_rows_outside
 from trtplug_lowering_passes.scale_folding import fold_scale
 from trtplug_lowering_passes.sizes import sizes_from_inputs
 from trtplug_lowering_passes.slices import canonical_slices
@@ -60,6 +61,7 @@ def trtplug_lowering_passes() -> tuple[LoweringPass, ...]:
         fold_batch_norm,
         fold_pad,
         fuse_bias,
+        order_rows_outside,
         fold_scale,
         set_precision,
         spell_out_dynamic_quantization,

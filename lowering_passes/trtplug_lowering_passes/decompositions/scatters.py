@@ -127,6 +127,17 @@ def index_put(self: Tensor, indices: Sequence[Tensor | None], values: Tensor, ac
     return result.reshape(whole.shape).permute(back)
 
 
+def embedding_dense_backward(
+    grad_output: Tensor, indices: Tensor, num_weights: int, padding_idx: int, scale_grad_by_freq: bool
+) -> Tensor:
+    """Torch's own makes zeros first, and asks of a symbolic size whether it is 1."""
+    if scale_grad_by_freq:
+        raise NotImplementedError("gradients that are divided by counts")
+    rows, index = grad_output.reshape(-1, grad_output.size(-1)), indices.reshape(1, -1)
+    hit = (index == places(num_weights, indices).unsqueeze(-1)) & (index != padding_idx)
+    return torch.where(hit.unsqueeze(-1), rows.unsqueeze(0), 0).sum(1).to(grad_output.dtype)
+
+
 def _flat_place(indices: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     """Row-major places of coordinates, which may count from the end."""
     place: Tensor | None = None
@@ -259,5 +270,6 @@ TABLE: Table = {
     aten._unsafe_masked_index_put_accumulate.default: unsafe_masked_index_put,
     aten.masked_scatter.default: masked_scatter,
     aten.as_strided_scatter.default: as_strided_scatter,
+    aten.embedding_dense_backward.default: embedding_dense_backward,
     aten.histc.default: histc,
 }

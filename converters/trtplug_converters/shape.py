@@ -325,8 +325,9 @@ def repeat(ctx: ConverterContext, self: NetworkTensor, repeats: list[NetworkSize
     """``repeat(Tensor self, SymInt[] repeats) -> Tensor``: a slice that runs on past the end, in mode WRAP.
 
     Around nothing TensorRT does not wrap: it divides by the size 0 and ends the process. What may turn out empty is
-    expanded along an axis of its own instead, and that merged.
+    expanded along an axis of its own instead, and that merged. Repeats below 0 are none, as eager has it of nothing.
     """
+    repeats = [ctx.size_math("MAX", count, 0) for count in repeats]
     tensor = ctx.unsqueeze(self, range(len(repeats) - ctx.rank(self)))
     for axis, count in enumerate(repeats):
         size = ctx.sizes(tensor)[axis]

@@ -25,11 +25,16 @@ def built_in() -> Registry:
 def layers(built_in: Registry) -> Callable[..., str]:
     """The layers that one call becomes, without constants: ``"CAST, ELEMENTWISE SUM"``.
 
-    Tensors at the places `constants` are known; those of `symbolic` have symbolic axes of between 1 and 8.
+    Tensors at the places `constants` are known; those of `symbolic` have symbolic axes of between `least` and 8.
     """
 
     def layers_of(
-        op: Any, *args: Any, constants: Sequence[str] = (), symbolic: dict[str, Any] | None = None, **kwargs: Any
+        op: Any,
+        *args: Any,
+        constants: Sequence[str] = (),
+        symbolic: dict[str, Any] | None = None,
+        least: int = 1,
+        **kwargs: Any,
     ) -> str:
         call, tensors = call_of(op, args, kwargs)
         ranges = {}
@@ -38,7 +43,7 @@ def layers(built_in: Registry) -> Callable[..., str]:
         else:
             dynamic = symbolic_call(call, tensors, constants, Plan(symbolic))
             assert dynamic is not None
-            graph, ranges = dynamic.graph, {symbol: Range(1, hint, 8) for symbol, hint in dynamic.hints.items()}
+            graph, ranges = dynamic.graph, {symbol: Range(least, hint, 8) for symbol, hint in dynamic.hints.items()}
         verdict = built_in.lookup(graph.node)
         assert verdict, verdict
         definition = convert(graph.module, lambda node: verdict.converter, ranges=ranges, name="call").definition

@@ -65,3 +65,17 @@ def test_sizes_may_be_symbolic(
 ) -> None:
     (result,) = run_op(built_in, op, (X, *args), symbolic={"self": symbolic}, sizes=sizes)
     assert torch.equal(result, op(X, *args))
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_only_what_may_be_empty_is_repeated_without_wrapping(layers: Any, least: int) -> None:
+    found = layers(aten.repeat.default, X, [2, 1, 3], symbolic={"self": [0]}, least=least)
+    assert ("SHUFFLE" in found) == (not least)
+    assert found.endswith("SLICE")
+
+
+def test_fewer_than_no_repeats_are_none(built_in: Registry) -> None:
+    sizes: Any = {"symbolic": {"self": [0]}, "example": {"self": [3]}, "ranges": {"self": [(0, 4)]}}
+    less = SizeOf((("self", 0),), offset=-2)
+    (result,) = run_op(built_in, aten.repeat.default, (torch.ones(0), [3, -2]), sizes={"repeats[1]": less}, **sizes)
+    assert result.shape == (3, 0)

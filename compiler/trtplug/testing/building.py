@@ -19,12 +19,13 @@ from trtplug.testing.trial import Memory, Trial
 def builds(trial: Trial) -> None:
     """Law 3: TensorRT builds what is supported: many static calls in one engine, then dynamic ones, one engine each.
 
-    They are those that laws 1 and 5 have found right, where these were tried before.
+    They are those that laws 1 and 5 have found right, where these were tried before. Where there are few of each dtype,
+    all of them are built in one engine, since most of what a build takes is its own.
     """
+    if not trial.memory.built and not (trial.memory.calls is not None and _built_with_siblings(trial)):
+        most = trial.profile.calls // 2
+        _build_together(trial, _drawn(trial, most) if trial.memory.calls is None else trial.memory.calls[::2])
     memory, trial.memory.calls, trial.memory.dynamic = Memory(trial.memory.calls, trial.memory.dynamic), None, None
-    most = trial.profile.calls // 2
-    instances = _drawn(trial, most) if memory.calls is None else memory.calls[::2]
-    _build_together(trial, instances)
     if not trial.converter.dynamic_shapes or not (trial.profile.every_dtype or _stands_for_others(trial)):
         return
     most = trial.profile.builds - 1
@@ -34,6 +35,17 @@ def builds(trial: Trial) -> None:
             trial.convert(call.symbolic.graph, call.ranges).build()
         except (BuildError, ConversionError) as error:
             trial.fail(str(error), call.symbolic.call, call.tensors, call.constants, dynamic_code(call))
+
+
+def _built_with_siblings(trial: Trial) -> bool:
+    """Whether TensorRT builds what was drawn of every dtype in one engine; where it does not, each has its own."""
+    drawn = [memory for memory in trial.memory.siblings.values() if memory.calls is not None and not memory.built]
+    instances = [call for memory in drawn for call in (memory.calls or ())[::2]]
+    if len(drawn) < 2 or trial.profile.every_dtype or why_unbuildable(trial, instances) is not None:
+        return False
+    for memory in drawn:
+        memory.built = True
+    return True
 
 
 def _stands_for_others(trial: Trial) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from trtplug.testing.drawing import dtypes_of, one_of_each_kind
 from trtplug.testing.laws import BY_DTYPE, Law, check_converter, profile_named
 from trtplug.testing.planning import takes_sizes
 from trtplug.testing.profiles import Profile
-from trtplug.testing.trial import Memory
+from trtplug.testing.trial import Memories, Memory
 from trtplug_registry import Converter, Reason, Registry
 
 
@@ -80,7 +79,7 @@ def cannot_be_used(registry: Registry, converter: Converter) -> Reason | None:
 
 
 def _cases(registry: Registry, converter: Converter, profile: Profile) -> Iterator[LawCase]:
-    memories: dict[torch.dtype | None, Memory] = collections.defaultdict(Memory)
+    memories = Memories()
     for law in Law:
         if law is Law.DYNAMIC and not can_be_dynamic(converter):
             continue

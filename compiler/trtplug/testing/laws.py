@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import enum
 from collections.abc import Callable, Mapping
 
@@ -14,7 +13,7 @@ from trtplug.testing.equality import agrees_dynamically, equals_eager
 from trtplug.testing.errors import NotApplicableError
 from trtplug.testing.forcing import refused_with_need
 from trtplug.testing.profiles import CI, PROFILES, Profile
-from trtplug.testing.trial import Memory, Trial
+from trtplug.testing.trial import Memories, Memory, Trial
 from trtplug.testing.verdicts import order_does_not_matter, refused_with_reason, total
 from trtplug_registry import Converter, Registry, unknown_name
 
@@ -78,7 +77,7 @@ def check_converter(
     if more:
         raise unknown_name("single converter", str(converter), [c.id for c in (found, *more)])
     chosen = profile_named(profile)
-    memories: dict[torch.dtype | None, Memory] = collections.defaultdict(Memory)
+    memories = Memories()
     tried = 0
     for one in list(Law) if law is None else [_law(law)]:
         dtypes = (dtype,) if dtype is not None or one not in BY_DTYPE else dtypes_of(found.domain)

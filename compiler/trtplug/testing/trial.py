@@ -77,12 +77,23 @@ class Memory:
         dynamic: those with symbolic sizes, likewise of law 5.
         in_vain: restrictions, in words, for which law 4 has found no call that violates them; nor will another law.
         examples: how many were tried, by all the laws so far.
+        built: whether law 3 has built the static ones.
+        siblings: the memories of this converter's dtypes, this one among them.
     """
 
     calls: list[Instance] | None = None
     dynamic: list[DynamicCall] | None = None
     in_vain: set[str] = dataclasses.field(default_factory=set)
     examples: int = 0
+    built: bool = False
+    siblings: Mapping[torch.dtype | None, Memory] = dataclasses.field(default_factory=dict, repr=False)
+
+
+class Memories(dict[torch.dtype | None, Memory]):
+    """A converter's memories, one for each dtype that is asked for."""
+
+    def __missing__(self, dtype: torch.dtype | None) -> Memory:
+        return self.setdefault(dtype, Memory(siblings=self))
 
 
 @dataclasses.dataclass

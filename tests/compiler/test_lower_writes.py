@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import trtplug
 from trtplug.lowering import lower
 from trtplug.lowering.functionalize import remove_writes, writes
 from trtplug.tracing import Input, as_program, trace
@@ -208,3 +209,25 @@ def test_hundreds_of_writes_to_one_tensor():
     lowered = lower(program, registry_of())
     assert lowered.passes[0].id == "lower:lift"
     assert_runs_as(lowered, Series(), torch.randn(2, 3))
+
+
+class Instances(nn.Module):
+    """Normalizes in training, which updates statistics though no schema says so, and beside it without any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tracked = nn.InstanceNorm1d(3, track_running_stats=True, affine=True)
+        self.plain = nn.InstanceNorm1d(3)
+
+    def forward(self, x):
+        return self.tracked(x) + self.plain(x)
+
+
+def test_statistics_of_instances():
+    x, model = torch.randn(2, 3, 5), Instances().train()
+    eager = copy.deepcopy(model)
+    compiled = trtplug.compile(model, (x,), min_block_size=1)
+    for _ in range(2):
+        torch.testing.assert_close(compiled(x), eager(x))
+    torch.testing.assert_close(model.tracked.running_mean, eager.tracked.running_mean)
+    torch.testing.assert_close(model.tracked.running_var, eager.tracked.running_var)

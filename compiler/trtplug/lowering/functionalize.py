@@ -7,6 +7,9 @@ in place; `lift` falls back on the retrace for the rest (autocast regions, batch
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import fx
 from torch._ops import OpOverload
@@ -68,6 +71,36 @@ def _writes_hidden(node: fx.Node) -> bool:
         return False
     training = any(graphs.argument(node, name) is True for name in ("training", "train", "use_input_stats"))
     return training and graphs.argument(node, "running_mean") is not None
+
+
+def hidden_writers(graph_module: fx.GraphModule) -> dict[OpOverload, Callable[..., Any]]:
+    """Decompositions of ops that write to running statistics and that `torch.export` keeps whole, if it calls them."""
+    target = torch.ops.aten.instance_norm.default
+    called = graph_module.graph.find_nodes(op="call_function", target=target)
+    return {target: _instance_norm} if any(map(_writes_hidden, called)) else {}
+
+
+def _instance_norm(
+    input: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> torch.Tensor:
+    """Each instance is a channel of one batch norm; its running statistics are the means of theirs."""
+    count, channels = input.shape[:2]
+    given = (weight, bias, running_mean, running_var)
+    scale, shift, mean, var = [None if tensor is None else tensor.repeat(count) for tensor in given]
+    x = input.reshape(1, count * channels, *input.shape[2:])
+    result = torch.batch_norm(x, scale, shift, mean, var, use_input_stats, momentum, eps, cudnn_enabled)
+    for running, moved in ((running_mean, mean), (running_var, var)):
+        if use_input_stats and running is not None and moved is not None:
+            running.copy_(moved.view(count, channels).mean(0))
+    return result.reshape(input.shape)
 
 
 def drop_detaches(graph_module: fx.GraphModule) -> None:

@@ -15,7 +15,7 @@ from torch.utils._pytree import TreeSpec
 
 from trtplug.errors import LoweringError
 from trtplug.lowering import graphs
-from trtplug.lowering.functionalize import dissolve_regions, drop_detaches, remove_writes, writes
+from trtplug.lowering.functionalize import dissolve_regions, drop_detaches, hidden_writers, remove_writes, writes
 from trtplug.lowering.value import Mutation
 
 
@@ -46,7 +46,7 @@ def _retraced(exported: ExportedProgram) -> Lifted:
     with warnings.catch_warnings():
         # torch's own pytree, while it copies the program
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        functional = exported.run_decompositions({})
+        functional = exported.run_decompositions(hidden_writers(exported.graph_module))
     lifted = _lift(functional, retraced=True)
     assert lifted is not None
     return lifted

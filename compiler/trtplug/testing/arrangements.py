@@ -115,6 +115,12 @@ def put_places(call: dict[str, Any], choose: Choose) -> None:
     call["source"] = shaped(call["source"], count)
 
 
+def narrowed(call: dict[str, Any], choose: Choose) -> None:
+    size = call["self"].shape[call["dim"]]
+    call["start"] = choose.integer(0, size)
+    call["length"] = choose.integer(0, size - call["start"])
+
+
 def selected(call: dict[str, Any], choose: Choose) -> None:
     shape = list(call["self"].shape)
     size = shape.pop(call["dim"])

@@ -111,6 +111,10 @@ def native_dropout(input: Tensor, p: float, train: bool | None) -> tuple[Tensor,
     return input.clone(), torch.ones_like(input, dtype=torch.bool)
 
 
+def narrowed(self: Tensor, dim: int, start: int, length: int) -> Tensor:
+    return self.narrow(dim, start, length)
+
+
 def reinterpreted(self: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype != self.dtype:
         raise NotImplementedError("no layer of TensorRT's reinterprets bits")
@@ -140,6 +144,7 @@ def _copies() -> Table:
 TABLE: Table = {
     **_copies(),
     aten.view.dtype: reinterpreted,
+    aten.narrow_copy.default: narrowed,
     aten._reshape_copy.default: aten.reshape.default,
     aten.diagonal.default: diagonal,
     aten.unfold.default: unfold,

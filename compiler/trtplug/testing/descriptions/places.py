@@ -13,6 +13,7 @@ from trtplug.testing.arrangements import (
     bags,
     embedded,
     masked_places,
+    narrowed,
     on_diagonal,
     one_place_each,
     one_slice,
@@ -159,6 +160,13 @@ TABLE: Mapping[str, Domain] = {
         src=ANY,
         dim=Axis("self"),
         index=Static(-3, 3),
+    ),
+    "aten::narrow_copy": Domain(
+        arranged("a part", narrowed, "self", "dim", "start", "length"),
+        self=SOME,
+        dim=Axis("self"),
+        start=Static(0),
+        length=Static(0),
     ),
     "aten::slice_scatter": Domain(
         same_dtype("self", "src"),

@@ -102,6 +102,7 @@ f.one_hot(rows, 4)
 
 ORDERS = """
 torch.topk(x, 2)
+torch.topk(x[0, 0], 1)
 torch.topk(x, 2, dim=0, largest=False)
 torch.topk(x, 2, sorted=False)[0].sum(-1)
 torch.sort(x)

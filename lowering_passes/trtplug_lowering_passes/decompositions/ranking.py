@@ -60,8 +60,12 @@ def topk(self: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool
     The values come from TensorRT's layer; the n-th of equal ones is at the n-th place that holds it: k times as many
     comparisons as there are elements.
     """
-    if not sorted or self.dim() == 0 or not isinstance(k, int):
+    if not sorted or not isinstance(k, int):
         raise NotImplementedError("an order of its own")
+    if self.dim() == 0 and k == 1:
+        return self.clone(), torch.zeros_like(self, dtype=torch.int64)
+    if self.dim() == 0:
+        raise NotImplementedError("nothing of one element")
     if isinstance(self.size(dim), int) and self.size(dim) * k > MOST_COMPARED:
         raise NotImplementedError("too many comparisons")
     x = self.to(torch.int32) if self.dtype == torch.bool else self

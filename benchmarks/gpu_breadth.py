@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,12 @@ class Call(nn.Module):
 @functools.cache
 def breadth_cases() -> dict[str, tuple[str, torch.dtype]]:
     """Every call in every dtype that eager takes it in and that is not left to Torch, by id: ``f.relu(x) float32``."""
-    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # eager's about betas, defaults and deprecations
+        return dict(_taken())
+
+
+def _taken() -> Iterator[tuple[str, tuple[str, torch.dtype]]]:
     for dtype in DTYPES:
         given = operands(dtype)
         for text in (text for family in FAMILIES for text in calls(family)):
@@ -47,8 +52,7 @@ def breadth_cases() -> dict[str, tuple[str, torch.dtype]]:
                 evaluate(text, given)
             except (RuntimeError, IndexError, TypeError, ValueError):
                 continue
-            found[f"{text} {str(dtype).removeprefix('torch.')}"] = (text, dtype)
-    return found
+            yield f"{text} {str(dtype).removeprefix('torch.')}", (text, dtype)
 
 
 def every_id() -> set[str]:

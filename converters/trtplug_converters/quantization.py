@@ -62,9 +62,13 @@ def quantized(
 def dequantized(
     ctx: ConverterContext, q: NetworkTensor, scale: Any, zero: Any, dtype: torch.dtype, axis: int | None = None
 ) -> NetworkTensor:
-    """``(q - zero) * scale`` of int8, unsigned bytes or float8, in `dtype`; arguments as in `quantized`."""
+    """``(q - zero) * scale`` of int8, unsigned bytes or float8, in `dtype`; arguments as in `quantized`.
+
+    Scales along an axis that are no constants are no layer's: TensorRT-RTX 1.6 takes one for another on a GPU.
+    """
     layered = ctx.dtype(q) != torch.uint8
-    if layered and _is_zero(ctx, zero) and _known_sizes(ctx, q, scale, axis):
+    known = axis is None or (ctx.frozen(scale) is not None and _known_sizes(ctx, q, scale, axis))
+    if layered and _is_zero(ctx, zero) and known:
         return _layer(ctx, q, _tensor(ctx, scale), dtype, None if axis is None else axis % ctx.rank(q))
     # a constant of int8 can only be dequantized; by 1, that changes nothing
     difference = _layer(ctx, q, ctx.constant(1.0), torch.float32) if layered else ctx.cast(q, torch.float32)

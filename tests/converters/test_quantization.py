@@ -21,7 +21,9 @@ def test_symmetric_int8_is_a_layer(layers):
     assert layers(q.quantize_per_tensor.default, X, 0.1, 0, *INT8) == "QUANTIZE"
     assert layers(q.dequantize_per_tensor.default, STEPS, 0.1, 0, *INT8) == "DEQUANTIZE"
     assert layers(q.dequantize_per_tensor.default, STEPS, 0.1, 0, *INT8, out_dtype=torch.float16) == "DEQUANTIZE"
-    assert layers(q.dequantize_per_channel.default, STEPS, SCALES, None, 0, *INT8) == "DEQUANTIZE"
+    of_channels = (q.dequantize_per_channel.default, STEPS, SCALES, None, 0, *INT8)
+    assert layers(*of_channels, constants=["scales"]) == "DEQUANTIZE"
+    assert layers(*of_channels) == "DEQUANTIZE, UNSQUEEZE, ELEMENTWISE PROD"
 
 
 def test_asymmetric_int8_is_arithmetic(layers):

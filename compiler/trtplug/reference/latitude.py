@@ -248,7 +248,7 @@ def _written(write: Callable[..., Tensor]) -> Callable[[Tensor, Sequence[Any], f
 
 
 def _another(result: Tensor) -> Tensor:
-    return torch.where(result.isnan(), 0, math.nan) if result.is_floating_point() else ~result
+    return torch.where(result.isnan(), 0, math.nan).to(result.dtype) if result.is_floating_point() else ~result
 
 
 def _add_elements(count: Tensor, index: Tensor, updates: Tensor, axis: int) -> Tensor:

@@ -212,11 +212,12 @@ def of_layer(sketch: Sketch) -> tuple[list[list[bool]], torch.Tensor]:
     return undefined(result, other).tolist(), result
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
 @pytest.mark.parametrize("mode", ["ELEMENT", "ND"])
-def test_elements_that_are_written_twice_are_left_open(mode: str) -> None:
-    s, places = Sketch(torch.float32), torch.tensor([0, 2, -3])
+def test_elements_that_are_written_twice_are_left_open(mode: str, dtype: torch.dtype) -> None:
+    s, places = Sketch(dtype), torch.tensor([0, 2, -3])
     index = places if mode == "ELEMENT" else places.reshape(3, 1) % 3
-    parts = [s.input(value) for value in (torch.zeros(3), index, torch.ones(3))]
+    parts = [s.input(value) for value in (torch.zeros(3, dtype=dtype), index, torch.ones(3, dtype=dtype))]
     s.output(s.add("scatter", *parts, s.enum("ScatterMode", mode)).get_output(0))
     assert of_layer(s)[0] == [True, False, False]
 

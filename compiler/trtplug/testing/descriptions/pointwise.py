@@ -60,6 +60,7 @@ TABLE: Mapping[str, Domain] = {
     ),
     "aten::floor_divide.Scalar": Domain(self=ANY, other=Static(-4, 4)),
     "aten::glu": Domain(arranged("halves", even, "self", "dim"), self=Tensor(FLOATS, rank=(1, 4)), dim=Axis("self")),
+    "aten::frexp.Tensor": Domain(self=Tensor(FLOATS)),
     "aten::mvlgamma": Domain(self=Tensor(FLOATS[:1], rank=(0, 3), values=(2, 8)), p=Only(1, 2, 3)),
     "aten::polygamma": Domain(n=Only(0, 1), self=Tensor(FLOATS[:1], rank=(0, 3), values=(0.5, 8))),
     "aten::special_i0": Domain(self=Tensor(rank=(0, 5))),

@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 import torch
+import torch.ao.quantization.fx._decomposed  # defines the ops of quantized_decomposed, which some converters are of
 
 import trtplug
 from trtplug.executors import pick_executor

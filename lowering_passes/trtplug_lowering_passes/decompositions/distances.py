@@ -142,9 +142,14 @@ def variance(self: Tensor, dim: Sequence[int] | None, unbiased: bool = True, kee
     return aten.var.correction(self, dim, correction=int(unbiased), keepdim=keepdim)  # type: ignore[no-any-return]
 
 
+def variance_of_all(self: Tensor, unbiased: bool = True) -> Tensor:
+    return aten.var.correction(self, correction=int(unbiased))  # type: ignore[no-any-return]
+
+
 TABLE: Table = {
     aten.embedding_renorm.default: embedding_renorm,
     aten.bilinear.default: bilinear,
+    aten.var.default: variance_of_all,
     aten.var.dim: variance,
     aten._cdist_forward.default: cdist,
     aten._pdist_forward.default: pdist,

@@ -64,7 +64,7 @@ def calls(op: Any, dtype: torch.dtype, most: int) -> Iterator[Call]:
             first, args, kwargs = pytree.tree_unflatten(whole, spec)
             return op.op(first, *args, **kwargs)
 
-        tensors = tuple(leaves[place].detach() for place in places)
+        tensors = tuple(leaves[place].detach().clone() for place in places)
         try:
             results, again = (function(*(tensor.clone() for tensor in tensors)) for _ in range(2))
         except Exception:  # eager does not take it
@@ -94,7 +94,7 @@ def tried(found: list[Call], dtype: torch.dtype) -> list[tuple[str, str]]:
         if len(found) > 1:
             return halves(found, dtype)
         try:
-            torch.export.export(Calls(functions), (given,), strict=False)
+            torch.export.export(Calls(functions), (given,), strict=False).module()(given)
         except Exception:
             return [("not exported", "")]
         return [("raised", f"{type(error).__name__}: {error}"[:300])]

@@ -19,7 +19,20 @@ _COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d
 _OWN = frozenset({"aten", "prims", "quantized_decomposed"})
 """Namespaces of Torch's own ops."""
 
-_COMPLEX = ("_fft_", "fft_", "complex", "polar", "view_as_complex", "view_as_real", "real", "imag", "conj", "_conj")
+_COMPLEX = (
+    "_fft_",
+    "fft_",
+    "complex",
+    "polar",
+    "view_as_complex",
+    "view_as_real",
+    "real",
+    "imag",
+    "conj",
+    "_conj",
+    "stft",
+    "istft",
+)
 """How the names of ops on complex numbers begin."""
 
 

@@ -706,7 +706,7 @@ LEFT: Mapping[str, Left] = {
     "torch.view_as_real(torch.view_as_complex(x.reshape(3, 2, 2)) * 2)": Left(_COMPLEX),
     "torch.fft.rfft(x)": Left(_COMPLEX),
     "torch.fft.fft(x)": Left(_COMPLEX),
-    "torch.stft(v, 4, window=torch.ones(4), return_complex=True)": Left("aten::stft"),
+    "torch.stft(v, 4, window=torch.ones(4), return_complex=True)": Left(_COMPLEX),
     "torch.float_power(x, 2)": Left("not a type that TensorRT computes with"),
     "x.view(torch.float32)": Left("reinterprets bits", (torch.float16, torch.bfloat16, *INTS, torch.bool)),
     # an order of eager's own

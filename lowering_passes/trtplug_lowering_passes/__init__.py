@@ -34,6 +34,7 @@ from trtplug_lowering_passes.rows import order_rows_outside
 from trtplug_lowering_passes.scale_folding import fold_scale
 from trtplug_lowering_passes.sizes import sizes_from_inputs
 from trtplug_lowering_passes.slices import canonical_slices
+from trtplug_lowering_passes.statistics import say_dtype_of_statistics
 from trtplug_lowering_passes.type_promotion import promote_types
 from trtplug_lowering_passes.views import canonical_views_early, canonical_views_late
 from trtplug_lowering_passes.widen_bytes import widen_bytes
@@ -53,6 +54,7 @@ def trtplug_lowering_passes() -> tuple[LoweringPass, ...]:
         fold_constants_early,
         canonical_writes,
         pick_by_tensor,
+        say_dtype_of_statistics,
         canonical_products,
         recognise_attention,
         recognise_gelu,

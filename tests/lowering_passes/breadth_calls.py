@@ -720,6 +720,7 @@ LEFT: Mapping[str, Left] = {
         ),
         Left("eager computes places in the half type itself", (torch.float16, torch.bfloat16)),
     ),
+    "torch.histc(x, 4, -2, 2)": Left("intervals in the half type itself", (torch.float16, torch.bfloat16)),
     # functions and factorizations that nobody has written with layers
     "torch.special.bessel_j0(x)": Left("aten::special_bessel_j0"),
     "torch.special.bessel_j1(x)": Left("aten::special_bessel_j1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -232,3 +233,18 @@ def test_a_cache():
     assert apply(canonical_slices, graph, ROW)
     (product,) = [node for node in graph.graph.nodes if node.target is torch.ops.aten.mul.Tensor]
     assert product.args[0].op == "placeholder"
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_statistics_of_halves(dtype):
+    """Torch's metadata says that they are float32, which an engine that reads them would be built for."""
+    x, model = torch.randn(4, 3, 5, dtype=dtype), nn.BatchNorm1d(3).to(dtype).train()
+    eager = copy.deepcopy(model)
+    compiled = trtplug.compile(model, (x,), min_block_size=1)
+    assert not compiled.report.torch_ops
+    torch.testing.assert_close(compiled(x), eager(x), rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(model.running_mean, eager.running_mean, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(model.running_var, eager.running_var, rtol=2e-2, atol=2e-2)

@@ -242,6 +242,8 @@ def histc(self: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tens
 
     Where both are the same, they are the data's own, or one less and one more where those are the same, too.
     """
+    if self.dtype != torch.float32:
+        raise NotImplementedError("eager computes intervals in the half type itself")
     low: Any = min
     high: Any = max
     wide = self.to(torch.float32)

@@ -32,6 +32,13 @@ def test_layers(layers: Any, op: Any, args: tuple[Any, ...], expected: str) -> N
     assert layers(op, *args) == expected
 
 
+@pytest.mark.parametrize("least", [0, 1])
+def test_only_what_may_be_empty_is_rolled_without_wrapping(layers: Any, least: int) -> None:
+    found = layers(aten.roll.default, X, [1], [0], symbolic={"self": [0]}, least=least)
+    assert ("CONCATENATION" in found) == (not least)
+    assert found.endswith("SLICE")
+
+
 def test_stack_refuses_a_ninth_dimension(refusal: Any) -> None:
     assert "at most 8 dimensions" in refusal(aten.stack.default, [torch.ones((1,) * 8)])
 

@@ -13,13 +13,10 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
 from trtplug_registry import free_name
-from trtplug_registry.guards import unguarded
+from trtplug_registry.guards import unguarded, unguarded_call
 
 ORIGIN = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")
 """The metadata that says which part of the model a node comes from."""
-
-KEEPS_SHAPE = frozenset({torch.ops.aten._to_copy.default, torch.ops.aten.clone.default})
-"""Ops whose result has the shape of their argument whatever that is."""
 
 
 def calls(graph: fx.Graph) -> Iterator[fx.Node]:
@@ -36,7 +33,7 @@ def call_before(place: fx.Node, target: Any, *args: Any, name: str | None = None
         node = graph.create_node("call_function", target, args, kwargs, name=name)
     node.meta = {key: place.meta[key] for key in ORIGIN if key in place.meta}
     vals, named = fx.node.map_arg((args, kwargs), lambda item: item.meta["val"])
-    with torch.no_grad(), unguarded(*vals) if target in KEEPS_SHAPE else contextlib.nullcontext():
+    with torch.no_grad(), unguarded_call(target, vals):
         node.meta["val"] = target(*vals, **named)
     return node
 

@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch._subclasses.fake_tensor import FakeTensor
+
+_KEEP_SHAPE = frozenset({torch.ops.aten._to_copy.default, torch.ops.aten.clone.default})
 
 
 class SpecializedError(Exception):
@@ -25,6 +28,11 @@ def unguarded(*values: Any) -> contextlib.AbstractContextManager[Any]:
         if isinstance(value, FakeTensor) and value.fake_mode.shape_env is not None:
             return value.fake_mode.shape_env.suppress_guards()
     return contextlib.nullcontext()
+
+
+def unguarded_call(target: Any, values: Any) -> contextlib.AbstractContextManager[Any]:
+    """`unguarded`, where a call of this op with these arguments keeps its argument's shape; else changes nothing."""
+    return unguarded(*values) if target in _KEEP_SHAPE else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

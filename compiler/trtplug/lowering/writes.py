@@ -7,7 +7,6 @@ after its tensor was written is taken again, from the new value.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import operator
@@ -21,7 +20,7 @@ from torch._ops import OpOverload
 
 from trtplug.lowering import graphs
 from trtplug.lowering.aliases import Aliases
-from trtplug_registry.guards import unguarded
+from trtplug_registry.guards import unguarded_call
 
 aten = torch.ops.aten
 
@@ -205,8 +204,7 @@ class _Builder:
         with self.graph.inserting_before(self.place):
             node = self.graph.call_function(target, args, kwargs)
         given = graphs.values(args)
-        keeps = target in (aten._to_copy.default, aten.clone.default)
-        with torch.no_grad(), unguarded(*given) if keeps else contextlib.nullcontext():
+        with torch.no_grad(), unguarded_call(target, given):
             value = target(*given, **graphs.values(kwargs)) if like is None else torch.empty_like(like)
         node.meta = {**graphs.origin(self.place), "val": value}
         self.made.append(node)

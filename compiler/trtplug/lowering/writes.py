@@ -96,7 +96,7 @@ class Rewriting:
         self.members = [node for node in graph.nodes if self._written(node)]
         self.calls = {node: (node.args, node.kwargs) for node in self.members}
         self.new: list[fx.Node] = []
-        self.known: dict[Any, torch.Tensor] = {}
+        self.fakes = _Fakes()
 
     def run(self) -> dict[fx.Node, fx.Node]:
         """Rewrites. Returns the final value of each base."""
@@ -147,7 +147,7 @@ class Rewriting:
         return value
 
     def _write(self, write: Write) -> None:
-        build = _Builder(self.graph, write.node, self.new)
+        build = _Builder(self.graph, write.node, self.new, self.fakes)
         value = (
             self._copied(write, build) if write.functional is None else self._computed(write, write.functional, build)
         )
@@ -167,20 +167,11 @@ class Rewriting:
         name = node.name.replace("_", "", 1) if node.name.startswith("_") else node.name.rstrip("_")
         with self.graph.inserting_before(node):
             result = self.graph.create_node("call_function", functional, node.args, node.kwargs, name=name or None)
-        value = self._value(result)
+        value = self.fakes.of(result.target, result.args, result.kwargs)
         result.meta = {**node.meta, "val": value}
         if value.dtype == wanted.dtype:
             return result
         return build.cast(result, wanted)  # an in-place op keeps its tensor's dtype
-
-    def _value(self, call: fx.Node) -> torch.Tensor:
-        """What a call computes, in fake values; calls of equal arguments share one."""
-        key = (call.target, graphs.facts((call.args, call.kwargs)))
-        if key not in self.known:
-            target: Any = call.target
-            with torch.no_grad():
-                self.known[key] = target(*graphs.values(call.args), **graphs.values(dict(call.kwargs)))
-        return self.known[key]
 
     def _copied(self, write: Write, build: _Builder) -> fx.Node:
         """The value that ``copy_`` gives its tensor: the other's, cast and broadcast."""
@@ -193,19 +184,40 @@ class Rewriting:
         return build.call(aten.clone.default, source)
 
 
+class _Fakes:
+    """What new calls compute, in fake values. Calls of equal arguments share one: a model's blocks write alike."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def of(self, target: Any, args: Any, kwargs: Any) -> Any:
+        key = (target, graphs.facts((args, kwargs)))
+        if key not in self._known:
+            given = graphs.values(args)
+            with torch.no_grad(), unguarded_call(target, given):
+                self._known[key] = target(*given, **graphs.values(dict(kwargs)))
+        return self._known[key]
+
+    def like(self, tensor: torch.Tensor) -> torch.Tensor:
+        key = graphs.facts(tensor)
+        if key not in self._known:
+            with torch.no_grad():
+                self._known[key] = torch.empty_like(tensor)
+        found: torch.Tensor = self._known[key]
+        return found
+
+
 class _Builder:
     """New calls in front of a write, with its origin."""
 
-    def __init__(self, graph: fx.Graph, place: fx.Node, made: list[fx.Node]) -> None:
-        self.graph, self.place, self.made = graph, place, made
+    def __init__(self, graph: fx.Graph, place: fx.Node, made: list[fx.Node], fakes: _Fakes) -> None:
+        self.graph, self.place, self.made, self.fakes = graph, place, made, fakes
 
     def call(self, target: Any, *args: Any, like: torch.Tensor | None = None, **kwargs: Any) -> fx.Node:
         """A call; `like` is what its result looks like where that is known."""
         with self.graph.inserting_before(self.place):
             node = self.graph.call_function(target, args, kwargs)
-        given = graphs.values(args)
-        with torch.no_grad(), unguarded_call(target, given):
-            value = target(*given, **graphs.values(kwargs)) if like is None else torch.empty_like(like)
+        value = self.fakes.of(target, args, kwargs) if like is None else self.fakes.like(like)
         node.meta = {**graphs.origin(self.place), "val": value}
         self.made.append(node)
         return node

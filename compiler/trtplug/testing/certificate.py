@@ -7,6 +7,10 @@ exits with 1 where there are any, or where something was not tried. ``TRTPLUG_LA
 ``TRTPLUG_LAWS_SECONDS=2`` bounds each. ``--out FILE`` keeps every result, a line of JSON each; what is in the file is
 not tried again, so that a run can be stopped and resumed, unless the source of the converter or the decomposition has
 changed since: that of the files which hold it and what it reaches of its package, but not of the rest of the compiler.
+
+Calls are drawn at random, so that what failed may pass on another draw, which mends nothing: it counts as failed until
+its source changes. ``--again`` tries it again where anything else of trtplug, Torch or TensorRT has changed since, and
+first the very call that failed, if it broke a law of equality: only when that passes can the case.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import argparse
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -30,8 +35,9 @@ from trtplug._tensorrt import library
 from trtplug.testing.cases import LawCase, law_cases, profile_of_environment
 from trtplug.testing.errors import NotApplicableError
 from trtplug.testing.lowered import LoweredCase, lowered_cases
-from trtplug.testing.processes import Record, in_processes
-from trtplug.testing.sources import source_of
+from trtplug.testing.processes import NO_ANSWER, Record, in_processes
+from trtplug.testing.replay import still_fails
+from trtplug.testing.sources import source_of, source_of_all
 from trtplug_registry import Registry
 
 Case = LawCase | LoweredCase
@@ -50,6 +56,8 @@ class Tried:
         seconds: that it took.
         versions: of Torch and TensorRT.
         source: of what was tried; see `source_of`.
+        rest: the source of all of trtplug and its plugins.
+        mended: whether it had failed before, and what failed then was tried first, after something had changed.
     """
 
     id: str
@@ -60,18 +68,27 @@ class Tried:
     seconds: float = 0.0
     versions: str = ""
     source: str = ""
+    rest: str = ""
+    mended: bool = False
+
+    @property
+    def refutes(self) -> bool:
+        """Whether it failed by more than taking too long, which the machine may have been too busy for."""
+        return bool(self.failure) and not self.failure.startswith(NO_ANSWER)
+
+    @property
+    def may_pass_now(self) -> bool:
+        """Whether it failed, and something has changed since."""
+        return bool(self.failure) and not (self.refutes and (self.versions, self.rest) == (versions(), source_of_all()))
 
 
-def tried(case: Case) -> Tried:
-    """Tries one case; never raises."""
+def tried(case: Case, failed: str = "") -> Tried:
+    """Tries one case, and before that what failed the last time; never raises."""
     start = time.perf_counter()
-    result = Tried(
-        case.id,
-        profile_in_words(),
-        versions=f"torch {torch.__version__}, {library().__name__} {library().__version__}",
-        source=source(case),
-    )
+    result = _to_try(case, failed)
     try:
+        if failed and (failure := still_fails(case, failed)):
+            return dataclasses.replace(result, failure=failure)
         found = case.check()
         counted = (found, {}) if isinstance(found, int) else (found.examples, dict(found.fates))
         result = dataclasses.replace(result, examples=counted[0], fates=counted[1])
@@ -80,6 +97,22 @@ def tried(case: Case) -> Tried:
     except Exception as error:  # whatever it is, the certificate shows it
         result = dataclasses.replace(result, failure=f"{type(error).__name__}: {error}")
     return dataclasses.replace(result, seconds=round(time.perf_counter() - start, 2))
+
+
+def _to_try(case: Case, failed: str) -> Tried:
+    return Tried(
+        case.id,
+        profile_in_words(),
+        versions=versions(),
+        source=source(case),
+        rest=source_of_all(),
+        mended=bool(failed),
+    )
+
+
+def versions() -> str:
+    """Of Torch and TensorRT."""
+    return f"torch {torch.__version__}, {library().__name__} {library().__version__}"
 
 
 def source(case: Case) -> str:
@@ -102,34 +135,48 @@ def try_all(
     done: Collection[str] = (),
     seconds: float | None = None,
     patience: float = math.inf,
+    failed: Mapping[str, str] | None = None,
 ) -> list[Tried]:
     """Every case but those done, in so many processes; see `in_processes` for the limits.
 
-    One that ends its process, or is not over in time, is a failure; the others go on.
+    Those that have failed, and how, are held to that first. One that ends its process, or is not over in time, is a
+    failure; the others go on.
     """
     batches: dict[int, list[Case]] = collections.defaultdict(list)
     for case in cases:
         if case.id not in done:  # what shares a memory stays together: one law builds what another has drawn
             batches[id(getattr(case, "memory", case))].append(case)
     found = []
-    for record, ended in in_processes(_try, list(batches.values()), jobs=jobs, seconds=seconds, patience=patience):
+    source_of_all()  # once, and not in every process
+    work = functools.partial(_try, failed or {})
+    for record, ended in in_processes(work, list(batches.values()), jobs=jobs, seconds=seconds, patience=patience):
         found.append(Tried(**{**record, "failure": ended or record["failure"]}))
         progress(found[-1])
     return found
 
 
-def _try(batch: Sequence[Case], done: Collection[str], trying: Callable[[Record], None]) -> Iterator[Record]:
+def _try(
+    failed: Mapping[str, str], batch: Sequence[Case], done: Collection[str], trying: Callable[[Record], None]
+) -> Iterator[Record]:
     for case in batch:
         if case.id not in done:
-            trying(dataclasses.asdict(Tried(case.id, profile_in_words(), source=source(case))))
-            yield dataclasses.asdict(tried(case))
+            how = failed.get(case.id, "")
+            trying(dataclasses.asdict(_to_try(case, how)))
+            yield dataclasses.asdict(tried(case, how))
 
 
 def read(file: Path, profile: str) -> dict[str, Tried]:
-    """What was tried with a profile, by a file with a line of JSON for each; the last of each case."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    found = (Tried(**json.loads(line)) for line in lines)
-    return {one.id: one for one in found if one.profile == profile}
+    """What was tried with a profile, by a file with a line of JSON for each; the last of each case.
+
+    But what refutes a case under any profile stays until its source changes or it is mended: no other draw outdoes it.
+    """
+    found: dict[str, Tried] = {}
+    for one in (Tried(**json.loads(line)) for line in (file.read_text().splitlines() if file.exists() else [])):
+        held = found.get(one.id)
+        lucky = held is not None and held.refutes and held.source == one.source and not (one.failure or one.mended)
+        if (one.profile == profile or one.refutes) and not lucky:
+            found[one.id] = one
+    return found
 
 
 def claims(registry: Registry) -> dict[str, Any]:
@@ -196,8 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = {
         name: one
         for name, one in known.items()
-        if name in cases and one.source == source(cases[name]) and not (options.again and one.failure)
+        if name in cases and one.source == source(cases[name]) and not (options.again and one.may_pass_now)
     }
+    failed = {name: one.failure for name, one in known.items() if one.refutes and name not in before}
     with contextlib.nullcontext() if options.out is None else options.out.open("a") as out:
 
         def progress(one: Tried) -> None:
@@ -208,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         limits = (options.time_limit, options.patience)
         new_first = sorted(cases.values(), key=lambda case: case.id in known)
-        now = try_all(new_first, options.jobs, progress, before.keys(), *limits)
+        now = try_all(new_first, options.jobs, progress, before.keys(), *limits, failed)
     results = [*before.values(), *now]
     record = json.loads(options.mutation_record.read_text()) if options.mutation_record else None
     found = {"profile": profile_in_words(), **certificate(registry, list(cases.values()), results, record)}
@@ -223,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--mutation-record", type=Path, metavar="FILE", help="what mutate --record FILE wrote")
     parser.add_argument("--out", type=Path, metavar="FILE", help="every result, a line each; those in it stay")
-    parser.add_argument("--again", action="store_true", help="try those again that the file says have failed")
+    parser.add_argument("--again", action="store_true", help="try again what has failed, if anything has changed since")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop then, done or not")
     parser.add_argument("--patience", type=float, default=math.inf, metavar="SECONDS", help="a case fails after this")
     parser.add_argument("--json", action="store_true", help="print JSON")

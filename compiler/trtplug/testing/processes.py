@@ -21,6 +21,9 @@ Work = Callable[[Batch, Collection[str], Callable[[Record], None]], Iterator[Rec
 """Tries what is in a batch but for the ids that are done; says before each of what it is about to try, and yields what
 came of it."""
 
+NO_ANSWER = "no answer after"
+"""How it is said that something was given up: it may have been a busy machine."""
+
 
 @dataclasses.dataclass
 class _Worker(Generic[Batch]):
@@ -78,7 +81,7 @@ def in_processes(
                 yield from found
             for worker in running.values():
                 if worker.trying is not None and time.monotonic() - worker.since > patience and not worker.killed:
-                    worker.killed = f"no answer after {patience:g} s"
+                    worker.killed = f"{NO_ANSWER} {patience:g} s"
                     os.kill(worker.pid, signal.SIGKILL)
     finally:
         for pipe, worker in running.items():

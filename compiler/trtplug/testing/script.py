@@ -49,13 +49,13 @@ def script(
     args, kwargs = call.spell(leaf)
     lines.append(f"args = ({''.join(f'{arg!r}, ' for arg in args).rstrip(' ')})")
     lines.append(f"kwargs = {{{', '.join(f'{name!r}: {value!r}' for name, value in kwargs.items())}}}")
-    op = op_code(call)
-    lines.append(f"print('eager:  ', {op}(*args, **kwargs))")
+    lines.append(f"op = {op_code(call)}")
+    lines.append("print('eager:  ', op(*args, **kwargs))")
     extra = f", constants={tuple(constants)!r}" if constants else ""
     extra += f", converter={converter!r}" if converter else ""
     extra += f", beside={{{', '.join(f'{place!r}: {names[place]}' for place in call.beside)}}}" if call.beside else ""
     extra += f", {dynamic}" if dynamic else ""
-    lines.append(f"print('trtplug:', {runner}({registry}, {op}, args, kwargs{extra}))")
+    lines.append(f"print('trtplug:', {runner}({registry}, op, args, kwargs{extra}))")
     return "\n".join(lines)
 
 

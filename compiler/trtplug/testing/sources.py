@@ -15,6 +15,8 @@ from typing import Any
 from trtplug.testing.mutants import functions_reached
 from trtplug_registry import Converter
 
+PACKAGES = ("trtplug", "trtplug_registry", "trtplug_converters", "trtplug_lowering_passes")
+
 Name = tuple[str, str]
 """A module, and what it calls something; "" for all of the module."""
 Text = Callable[[str], str | None]
@@ -29,6 +31,17 @@ def source_of(value: Converter | Callable[..., Any]) -> str:
     """
     roots = roots_of(value)
     return digest(roots, text_of) if roots else ""
+
+
+@functools.cache
+def source_of_all() -> str:
+    """A few digits that change with any module of trtplug and its plugins."""
+    found = hashlib.sha256()
+    for package in PACKAGES:
+        folder = Path(str(importlib.util.find_spec(package).origin)).parent  # type: ignore[union-attr] # they are ours
+        for file in sorted(folder.rglob("*.py")):
+            found.update(f"{package}/{file.relative_to(folder)}\n".encode() + file.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def digest(roots: Iterable[Name], text: Text) -> str:

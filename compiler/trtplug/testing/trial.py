@@ -43,6 +43,9 @@ SEED = 0x7A8C5DB21B520818220397D0D1DD061BF3230F51E86DB6716BBF40C269CAAC0E265EAF0
 MOST_REFUSED = 0.6
 """A domain of whose drawn calls eager refuses a larger share does not describe well-formed calls."""
 
+REPRODUCE = "Reproduce with:\n\n"
+"""What a violation's script comes after."""
+
 FEW = 40
 """Where time is short, the share of fewer drawn calls says nothing."""
 
@@ -327,9 +330,7 @@ class Trial:
     ) -> NoReturn:
         """Raises the violation, with a script that shows it."""
         code = self.script(call, tensors, constants, dynamic)
-        raise LawViolationError(
-            f"{self.law} does not hold for {self.name}:\n{call}\n{what}\n\nReproduce with:\n\n{code}\n"
-        )
+        raise LawViolationError(f"{self.law} does not hold for {self.name}:\n{call}\n{what}\n\n{REPRODUCE}{code}\n")
 
     def script(
         self, call: DrawnCall, tensors: Mapping[str, torch.Tensor], constants: Sequence[str], dynamic: str

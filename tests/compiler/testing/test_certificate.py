@@ -79,12 +79,33 @@ def test_what_is_in_the_file_is_not_tried_again(monkeypatch, tmp_path, capsys):
     command = ["--out", str(file), "--jobs", "1"]
     certificate.main([*command, "--time-limit", "0"])
     assert "cases not tried" in capsys.readouterr().out
-    for options, lines in (([], 8), ([], 8), (["--again"], 10)):
+    for options, lines in (([], 8), ([], 8), (["--again"], 8)):
+        assert certificate.main([*command, *options]) == 1
+        assert len(file.read_text().splitlines()) == lines
+    monkeypatch.setattr(certificate, "source_of_all", lambda: "changed")
+    for options, lines in (([], 8), (["--again"], 10)):
         assert certificate.main([*command, *options]) == 1
         assert len(file.read_text().splitlines()) == lines
     monkeypatch.setenv("TRTPLUG_LAWS_SECONDS", "2")  # another profile
     certificate.main([*command, "--only", "holds", "--json"])
     assert len(file.read_text().splitlines()) == 12
+
+
+def test_another_draw_that_passes_does_not_mend_what_failed(tmp_path):
+    file = tmp_path / "results.jsonl"
+
+    def known(**more):
+        with file.open("a") as out:
+            print(json.dumps(dataclasses.asdict(certificate.Tried("one", "ci", **more))), file=out)
+        return certificate.read(file, "ci")["one"].failure
+
+    assert known(source="a", failure="no answer after 3 s") == "no answer after 3 s"
+    assert not known(source="a")  # the machine was busy
+    assert known(source="a", failure="wrong") == "wrong"
+    assert known(source="a") == "wrong"
+    assert not known(source="b")
+    assert known(source="b", failure="worse") == "worse"
+    assert not known(source="b", mended=True)
 
 
 def test_what_is_of_other_source_is_tried_again_and_after_what_never_was(monkeypatch, tmp_path):

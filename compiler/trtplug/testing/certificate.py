@@ -36,7 +36,7 @@ from trtplug.testing.cases import LawCase, law_cases, profile_of_environment
 from trtplug.testing.errors import NotApplicableError
 from trtplug.testing.lowered import LoweredCase, lowered_cases
 from trtplug.testing.processes import NO_ANSWER, Record, in_processes
-from trtplug.testing.replay import still_fails
+from trtplug.testing.replay import still_fails, with_script
 from trtplug.testing.sources import source_of, source_of_all
 from trtplug_registry import Registry
 
@@ -95,7 +95,7 @@ def tried(case: Case, failed: str = "") -> Tried:
     except NotApplicableError:
         pass
     except Exception as error:  # whatever it is, the certificate shows it
-        result = dataclasses.replace(result, failure=f"{type(error).__name__}: {error}")
+        result = dataclasses.replace(result, failure=with_script(f"{type(error).__name__}: {error}", failed))
     return dataclasses.replace(result, seconds=round(time.perf_counter() - start, 2))
 
 
@@ -150,7 +150,9 @@ def try_all(
     source_of_all()  # once, and not in every process
     work = functools.partial(_try, failed or {})
     for record, ended in in_processes(work, list(batches.values()), jobs=jobs, seconds=seconds, patience=patience):
-        found.append(Tried(**{**record, "failure": ended or record["failure"]}))
+        if ended:
+            record = {**record, "failure": with_script(ended, (failed or {}).get(record["id"], ""))}
+        found.append(Tried(**record))
         progress(found[-1])
     return found
 

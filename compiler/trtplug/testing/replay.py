@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,6 +28,11 @@ def script_in(failure: str) -> str:
     return failure.partition(REPRODUCE)[2]
 
 
+def with_script(failure: str, before: str) -> str:
+    """A failure, with the script of one before where it has none itself."""
+    return failure if script_in(failure) or not script_in(before) else f"{failure}\n\nafter:\n\n{before}"
+
+
 def still_fails(case: LawCase | LoweredCase, failure: str) -> str:
     """The failure, where its call fails still; "" where it no longer does, is not claimed any more, or was not kept.
 
@@ -40,6 +46,8 @@ def still_fails(case: LawCase | LoweredCase, failure: str) -> str:
     trial, domain = _trial(case)
     run = _Run(code.replace(trial.source, "registry"), case.registry)
     call, tensors = call_of(run.op, run.args, run.kwargs)
+    defaults = {one.name: one.default_value for one in run.op._schema.arguments if one.has_default_value()}
+    call = dataclasses.replace(call, arguments={**defaults, **call.arguments})  # of which the script is silent
     if not _claims(domain, call, tensors):
         return ""
     try:

@@ -12,6 +12,7 @@ import pytest
 from trtplug.testing import certificate
 from trtplug.testing.errors import LawViolationError, NotApplicableError
 from trtplug.testing.lowered import Lowerings
+from trtplug.testing.trial import REPRODUCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,3 +137,16 @@ def test_the_command(monkeypatch, capsys, how):
     assert found["failures"] == len(found["failed"]) == (how == "fails")
     certificate.main(["--jobs", "1"])
     assert ("it is wrong" in capsys.readouterr().out) == (how == "fails")
+
+
+def test_a_failure_without_a_script_keeps_the_one_before(monkeypatch):
+    before = f"wrong\n\n{REPRODUCE}run it\n"
+    monkeypatch.setattr(certificate, "still_fails", lambda case, failed: "")
+    for how, words in (("fails", "LawViolationError: it is wrong"), ("crashes", "the process ended with 7")):
+        (found,) = certificate.try_all([Case("one", how)], jobs=1, failed={"one": before})
+        assert (found.failure, found.mended) == (f"{words}\n\nafter:\n\n{before}", True)
+    (found,) = certificate.try_all([Case("one", "holds")], jobs=1, failed={"one": before})
+    assert (found.failure, found.examples) == ("", 5)
+    monkeypatch.setattr(certificate, "still_fails", lambda case, failed: failed)
+    (found,) = certificate.try_all([Case("one", "holds")], jobs=1, failed={"one": before})
+    assert (found.failure, found.examples) == (before, 0)

@@ -12,6 +12,7 @@ import trtplug
 from trtplug.testing import Law, LawCase, LawViolationError, LoweredCase, registry_of
 from trtplug.testing.described import described
 from trtplug.testing.replay import still_fails
+from trtplug.testing.trial import REPRODUCE
 from trtplug_registry import Converter, Domain, Plugin, Registry, Tensor
 
 aten = torch.ops.aten
@@ -76,3 +77,21 @@ def test_of_decompositions() -> None:
     assert not still_fails(dataclasses.replace(case, registry=right), failure)
     values = Domain(*found.domain.relations, **{**found.domain.arguments, "self": Tensor(values=(1e9, 1e10))})
     assert not still_fails(dataclasses.replace(case, described=dataclasses.replace(found, domain=values)), failure)
+
+
+def test_what_a_script_leaves_out_is_the_schemas_default() -> None:
+    """Which of equal elements is named is open, of the axis that is meant where none is given."""
+    registry = trtplug.registry()
+    found = described(aten.kthvalue.default, registry)
+    assert found is not None
+    case = LoweredCase(registry, found, Law.EQUALS_EAGER)
+    lines = [
+        "import torch",
+        "from trtplug.testing import run_lowered_op",
+        "args = (torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]), 4)",
+        "kwargs = {}",
+        "op = torch.ops.aten.kthvalue.default",
+        "print('eager:  ', op(*args, **kwargs))",
+        "print('trtplug:', run_lowered_op(trtplug.registry(), op, args, kwargs))",
+    ]
+    assert not still_fails(case, REPRODUCE + "\n".join(lines))

@@ -48,10 +48,14 @@ def test_refusals(refusal: Any, op: Any, args: tuple[Any, ...], words: str) -> N
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_gelu_of_halves_is_rounded_once(built_in: Registry, layers: Any, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("form", "sigmoid"), [("none", "UNARY ERF"), ("tanh", "ACTIVATION TANH")])
+def test_gelu_of_halves_is_rounded_once(
+    built_in: Registry, layers: Any, dtype: torch.dtype, form: str, sigmoid: str
+) -> None:
     x = torch.linspace(-9, 9, 997).to(dtype)
-    assert layers(torch.ops.aten.gelu.default, x).startswith("CAST, ELEMENTWISE PROD, UNARY ERF")
-    (result,) = run_op(built_in, torch.ops.aten.gelu.default, (x,))
-    exact = torch.nn.functional.gelu(x.double())
+    assert sigmoid in layers(aten.gelu.default, x, approximate=form)
+    assert layers(aten.gelu.default, FLOAT, approximate=form).startswith("ACTIVATION GELU")
+    (result,) = run_op(built_in, aten.gelu.default, (x,), {"approximate": form})
+    exact = torch.nn.functional.gelu(x.double(), approximate=form)
     unit = torch.finfo(dtype).eps / 2
-    assert ((result.double() - exact).abs() <= 1.001 * unit * exact.abs() + 5e-7).all()  # where 1 + erf cancels
+    assert ((result.double() - exact).abs() <= 1.001 * unit * exact.abs() + 5e-7).all()  # where 1 + sigmoid cancels

@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from trtplug.collector import collector_paused
+
 if TYPE_CHECKING:
     from trtplug.artefacts import load, save
     from trtplug.assembly import registry
@@ -103,7 +105,8 @@ if not TYPE_CHECKING:  # to a type checker a misspelt name is an error
     def __getattr__(name: str) -> Any:
         if name not in _MODULE_OF:
             raise AttributeError(f"module 'trtplug' has no attribute {name!r}")
-        value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+        with collector_paused():  # modules are no garbage
+            value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
         return value
 
 

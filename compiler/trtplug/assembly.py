@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trtplug._tensorrt import capabilities
+from trtplug.collector import collector_paused
 from trtplug.control import located
 from trtplug.settings import Settings
 from trtplug.turns import assembling_turn
@@ -45,6 +46,7 @@ def registry(
     return registry_for(Settings.of({**options, **passes}))
 
 
+@collector_paused()
 def registry_for(settings: Settings) -> Registry:
     """The registry that a compilation with these settings uses; see `registry`."""
     manager = PluginManager(block=settings.block, strict=settings.strict_plugins)

@@ -116,7 +116,8 @@ class Compilation:
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
-            yield
+            with contextlib.nullcontext() if name in ("trace", "build") else collector_paused():  # the others' own
+                yield
         finally:
             seconds = time.perf_counter() - start
             self.stages[name] = self.stages.get(name, 0.0) + seconds

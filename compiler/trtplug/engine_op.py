@@ -21,6 +21,7 @@ from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from trtplug.errors import ExecutorError
 from trtplug.network import Binding
+from trtplug.stored_engine import register_fake
 from trtplug_registry.executor import Run
 
 OP = "trtplug::engine"
@@ -136,5 +137,5 @@ def _extent(binding: Binding, axis: int, known: Mapping[sympy.Expr, Any]) -> Any
 _library = torch.library.Library("trtplug", "DEF")
 _library.define(f"engine{_SCHEMA}", tags=(torch.Tag.pt2_compliant_tag,))
 _library.impl("engine", _run, "CompositeExplicitAutograd")
-torch.library.register_fake(OP, _fake, lib=_library)
+register_fake(OP, _fake, _library)
 run: Callable[[str, Sequence[torch.Tensor], Sequence[Any]], list[torch.Tensor]] = torch.ops.trtplug.engine.default

@@ -166,7 +166,16 @@ def _unused(*_: Any) -> tuple[torch.Tensor, ...]:
     raise AssertionError("shapes follow without running anything")
 
 
+def register_fake(op: str, fake: Callable[..., Any], library: torch.library.Library) -> None:
+    """Registers an op's fake implementation, for whatever module.
+
+    Torch looks for the source of who asks, among all modules that are loaded, and remembers the files it has seen: that
+    is done while Torch itself is imported, from here; a tenth of a second goes by where it is done later.
+    """
+    torch.library.register_fake(op, fake, lib=library)
+
+
 _LIBRARY.define(SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
 _LIBRARY.impl("stored_engine", _run, "CompositeExplicitAutograd")
 _LIBRARY.impl("stored_engine", _without_gradient, "Autograd")
-torch.library.register_fake("trtplug::stored_engine", _fake, lib=_LIBRARY)
+register_fake("trtplug::stored_engine", _fake, _LIBRARY)

@@ -6,7 +6,11 @@ import gc
 
 import pytest
 
+import trtplug
 from trtplug.collector import collector_paused
+from trtplug.compilation import Compilation
+from trtplug.settings import Settings
+from trtplug_registry import PluginManager
 
 
 @collector_paused()
@@ -33,3 +37,16 @@ def test_a_collector_that_the_user_has_stopped_stays_stopped():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_no_stage_of_ours_is_held_up_by_the_collector(monkeypatch):
+    seen = {}
+    run = Compilation(Settings.of({}), trtplug.registry(), None)
+    for name in ("trace", "lower", "convert", "build", "lift", "link"):
+        with run.stage(name):
+            seen[name] = gc.isenabled()
+    assert [name for name, collects in seen.items() if collects] == ["trace", "build"]  # Torch's, and TensorRT's
+    monkeypatch.setattr(PluginManager, "settle_passes", lambda *_, **__: seen.update(assembling=gc.isenabled()))
+    trtplug.registry()
+    assert not seen["assembling"]
+    assert gc.isenabled()

@@ -64,6 +64,15 @@ def heeds_override() -> bool:
 
 
 @functools.cache
+def configured_contexts_have_profiles() -> bool:
+    """Whether a context that was made with a runtime config can be given another optimization profile.
+
+    TensorRT-RTX 1.4 ends the process then (without a config it can), 1.6 does not.
+    """
+    return library().__name__ != "tensorrt_rtx" or version() >= (1, 5)
+
+
+@functools.cache
 def _dtype_tables() -> tuple[dict[torch.dtype, object], dict[object, torch.dtype]]:
     enum = library().DataType
     there = {ours: getattr(enum, name) for ours, name in _DTYPE_NAMES.items() if hasattr(enum, name)}

@@ -82,14 +82,15 @@ class Config:
 
 
 class Loaded:
-    compiled = 0
+    compiled, num_optimization_profiles = 0, 1
 
     def create_runtime_config(self) -> Config:
         return Config()
 
-    def create_execution_context(self, config: Config) -> object:
-        if not config.cache.held:
+    def create_execution_context(self, config: Config | None = None) -> object:
+        if config is None or not config.cache.held:
             self.compiled += 1
+        if config is not None:
             config.cache.held = b"kernels"
         return object()
 
@@ -110,3 +111,17 @@ def test_contexts_compile_once_for_all_processes(tmp_path: Path, monkeypatch: py
             assert made.make() is not None
             made.keep()
         assert loaded.compiled == expected
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_several_profiles_go_without_a_config_where_that_ends_the_process(
+    allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts.torch.cuda, "device", lambda index: torch.no_grad())
+    monkeypatch.setattr(contexts, "configured_contexts_have_profiles", lambda: allowed)
+    loaded = Loaded()
+    loaded.num_optimization_profiles = 2
+    made = Contexts(loaded, None, 0, Logger(), store(tmp_path))
+    assert [made.make() is not None for _ in range(2)] == [True, True]
+    made.keep()
+    assert loaded.compiled == (1 if allowed else 2)

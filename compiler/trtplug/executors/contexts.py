@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trtplug._tensorrt import engine_facts, library
+from trtplug._tensorrt import configured_contexts_have_profiles, engine_facts, library
 from trtplug.executors.kernels import KernelStore
 
 
@@ -63,6 +63,8 @@ class Contexts:
     def _make(self, eager: bool) -> Any:
         if not hasattr(self._loaded, "create_runtime_config"):  # standard TensorRT before 10.12
             return self._loaded.create_execution_context()
+        if self._loaded.num_optimization_profiles > 1 and not configured_contexts_have_profiles():
+            return self._loaded.create_execution_context()  # its kernels are not kept for others
         config = self._loaded.create_runtime_config()
         if hasattr(config, "create_runtime_cache"):
             if self._cache is None:

@@ -22,6 +22,7 @@ from trtplug.testing.parity import (
     layer_cases,
     lowered_calls,
 )
+from trtplug.testing.parity import jobs as _defines_the_ops_of_quantized_decomposed  # noqa: F401  # named by cases
 from trtplug.testing.parity import record as records
 from trtplug.testing.parity.calls import call_cases
 from trtplug.testing.parity.record import DECISIONS, Entry

@@ -18,8 +18,8 @@ PATH = Path(__file__).with_name("record.tsv")
 DECISIONS: Mapping[str, str] = {
     "": "TensorRT agrees, or refuses to define or build it",
     "sizes": "a number computed from sizes that int32 does not hold ends the call with an error; eager wraps around",
-    "build": "TensorRT 1.6 does not build it: a number divided by the constant 0. When a model is compiled, the block "
-    "is left to Torch",
+    "build": "TensorRT does not build it: in 1.4 and 1.6 a number divided by the constant 0, in 1.4 an input of int8 "
+    "or float8 that is dequantized. When a model is compiled, the block is left to Torch",
     "metadata": "Torch's own metadata of an LSTM on a GPU promises a state of another rank than eager's, so that it is "
     "not decomposed, but left to Torch",
     "context": "TensorRT fails as it makes a context: in 1.4 a convolution of bfloat16 with one channel per group. "
@@ -28,8 +28,6 @@ DECISIONS: Mapping[str, str] = {
     "infinite TF32",
     "version": "1.4 is wrong, or does not define it; 1.6 is right: transposed convolutions in three dimensions, a "
     "scalar bias of a bfloat16 product, grid samples of volumes, some top-k of many axes, a max pooling that fails",
-    "unrun": "as found by the last run in this version; its cause is explained, and gone around or allowed for since, "
-    "but not run again",
 }
 
 

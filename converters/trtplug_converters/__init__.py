@@ -17,6 +17,7 @@ FAMILIES = (
     "slicing",
     "indexing",
     "selecting",
+    "unique",
     "scatter",
     "creation",
     "attention",

@@ -35,7 +35,7 @@ FLAG = Only(False, True)
 # --- the first place of an extreme ------------------------------------------------------------------------------------
 
 
-def _places(ctx: ConverterContext, tensor: NetworkTensor, axis: int) -> NetworkTensor:
+def places_along(ctx: ConverterContext, tensor: NetworkTensor, axis: int) -> NetworkTensor:
     """0, 1, ... along an axis, int64, of a shape that broadcasts to the tensor's."""
     size = ctx.sizes(tensor)[axis]
     if isinstance(size, int):
@@ -56,7 +56,7 @@ def _first_place(ctx: ConverterContext, op: str, tensor: NetworkTensor, dim: int
     hit = ctx.elementwise("EQUAL", numbers, ctx.reduce(op, numbers, [axis], True))
     if ctx.dtype(tensor).is_floating_point:
         hit = ctx.elementwise("OR", hit, ctx.unary("ISNAN", numbers))
-    places = ctx.select(hit, _places(ctx, tensor, axis), torch.iinfo(torch.int64).max)
+    places = ctx.select(hit, places_along(ctx, tensor, axis), torch.iinfo(torch.int64).max)
     return ctx.reduce("MIN", places, [axis], keepdim)
 
 

@@ -30,7 +30,7 @@ aten = torch.ops.aten
 NEEDS = (DATA_DEPENDENT_SHAPES,)
 
 
-def _places(ctx: ConverterContext, mask: NetworkTensor) -> NetworkTensor:
+def true_places(ctx: ConverterContext, mask: NetworkTensor) -> NetworkTensor:
     """Where a mask is true: a NON_ZERO layer, int32 [rank, count] in row-major order."""
     return ctx.add("non_zero", mask).get_output(0)
 
@@ -39,7 +39,7 @@ def _places(ctx: ConverterContext, mask: NetworkTensor) -> NetworkTensor:
 def nonzero(ctx: ConverterContext, self: NetworkTensor) -> NetworkTensor:
     """``nonzero(Tensor self) -> Tensor``: a NON_ZERO layer of what differs from 0, transposed."""
     truth, rank = ctx.cast(self, torch.bool), ctx.rank(self)
-    places = ctx.permute(_places(ctx, truth if rank else ctx.unsqueeze(truth, [0])), [1, 0])
+    places = ctx.permute(true_places(ctx, truth if rank else ctx.unsqueeze(truth, [0])), [1, 0])
     places = places if rank else ctx.slice(places, [0, 0], [ctx.sizes(places)[0], 0], [1, 1])
     return ctx.cast(places, torch.int64)
 
@@ -55,7 +55,7 @@ def masked_select(ctx: ConverterContext, self: NetworkTensor, mask: NetworkTenso
     A select layer between equal tensors broadcasts each to the other's shape.
     """
     data, chosen = ctx.select(mask, self, self), ctx.select(ctx.cast(self, torch.bool), mask, mask)
-    places = ctx.reshape(_places(ctx, ctx.reshape(chosen, [-1])), [-1])
+    places = ctx.reshape(true_places(ctx, ctx.reshape(chosen, [-1])), [-1])
     return ctx.gather(ctx.reshape(data, [-1]), places, 0)
 
 
@@ -93,7 +93,7 @@ def index_by_mask(ctx: ConverterContext, self: NetworkTensor, indices: list[Netw
     ((axis, mask),) = [(axis, mask) for axis, mask in enumerate(indices) if mask is not None]
     sizes, rank = ctx.sizes(self), ctx.rank(mask)
     merged = functools.reduce(functools.partial(ctx.size_math, "PROD"), sizes[axis : axis + rank])
-    places = ctx.reshape(_places(ctx, ctx.reshape(mask, [-1])), [-1])
+    places = ctx.reshape(true_places(ctx, ctx.reshape(mask, [-1])), [-1])
     return ctx.gather(ctx.reshape(self, [*sizes[:axis], merged, *sizes[axis + rank :]]), places, axis)
 
 

@@ -146,6 +146,9 @@ torch.histc(x, 4, -2, 2)
 torch.bincount(rows, minlength=4)
 torch.unique_consecutive(x)
 torch.nonzero(x)
+torch.nonzero_static(x, size=4)
+torch.unique(x)
+torch.unique(x, dim=0)
 torch.masked_select(x, mask)
 """
 
@@ -701,6 +704,8 @@ LEFT: Mapping[str, Left] = {
     "torch.bincount(rows, minlength=4)": Left(_VALUES),
     "torch.unique_consecutive(x)": Left(_VALUES),
     "torch.nonzero(x)": Left(_VALUES),
+    "torch.unique(x)": Left(_VALUES),
+    "torch.unique(x, dim=0)": Left(_VALUES),
     "torch.masked_select(x, mask)": Left(_VALUES),
     "x[mask]": Left("only its values tell"),
     # random

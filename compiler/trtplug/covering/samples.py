@@ -119,6 +119,7 @@ _KNOWN: Mapping[str, Callable[[], tuple[Any, ...]]] = {
     "aten::empty_permuted": lambda: ([4, 3], [1, 0]),
     "aten::_is_all_true": lambda: (torch.ones(4, 3, dtype=torch.bool),),
     "aten::_is_any_true": lambda: (torch.ones(4, 3, dtype=torch.bool),),
+    "aten::_unique2": lambda: (torch.ones(4, 3),),
     "aten::_reshape_copy": lambda: (torch.ones(4, 3), [3, 4]),
     "aten::addbmm": lambda: (torch.ones(2, 4), torch.ones(5, 2, 3), torch.ones(5, 3, 4)),
     "aten::addmv": lambda: (torch.ones(2), torch.ones(2, 3), torch.ones(3)),

@@ -205,6 +205,18 @@ def masked_scatter(self: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     return torch.where(mask, taken.reshape(self.shape), self)
 
 
+def nonzero_static(self: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
+    """The n-th element that is not 0 writes its place into row n; all others write into a row that is cut off."""
+    axes = [places(count, self) for count in self.shape]
+    if not axes:
+        return torch.full((size, 0), fill_value, dtype=torch.int64, device=self.device)
+    own = torch.stack([place.reshape(-1) for place in torch.meshgrid(axes, indexing="ij")], -1)
+    chosen = (self if self.dtype == torch.bool else self != 0).reshape(-1)
+    row = torch.cumsum(chosen.to(torch.int64), 0) - 1
+    rows = torch.full((size + 1, len(axes)), fill_value, dtype=torch.int64, device=self.device)
+    return torch.index_put(rows, (torch.where(chosen & (row < size), row, size),), own).narrow(0, 0, size)
+
+
 def as_strided_scatter(
     self: Tensor, src: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
 ) -> Tensor:
@@ -271,6 +283,7 @@ TABLE: Table = {
     aten._unsafe_masked_index.default: unsafe_masked_index,
     aten._unsafe_masked_index_put_accumulate.default: unsafe_masked_index_put,
     aten.masked_scatter.default: masked_scatter,
+    aten.nonzero_static.default: nonzero_static,
     aten.as_strided_scatter.default: as_strided_scatter,
     aten.embedding_dense_backward.default: embedding_dense_backward,
     aten.histc.default: histc,

@@ -145,6 +145,7 @@ TABLE: Mapping[str, Domain] = {
         mask=Tensor(BOOL, rank=(0, 4)),
         source=SOME,
     ),
+    "aten::nonzero_static": Domain(self=Tensor(rank=(1, 4)), size=Static(0, 6), fill_value=Only(-1, 0, 7)),
     "aten::put": Domain(
         same_dtype("self", "source"),
         arranged("places", put_places, "self", "index", "source"),

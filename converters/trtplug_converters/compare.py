@@ -41,10 +41,14 @@ COMPARISONS: Mapping[str, tuple[str, ...]] = {
 def compare(layers: tuple[str, ...], ctx: Any, self: Any, other: Any) -> Any:
     """eq.Tensor(Tensor self, Tensor other) -> Tensor
 
-    One elementwise layer, NOT of it, or OR of two; bools are ordered as int32.
+    One elementwise layer, NOT of it, or OR of two; bools are ordered as int32, and whether they differ is XOR:
+    TensorRT builds no EQUAL of bools that it finds to be constants itself.
     """
     left, right = in_dtype(ctx, self, other)
-    if ctx.dtype(left) == torch.bool and layers[0] != "EQUAL":
+    if ctx.dtype(left) == torch.bool and layers[0] == "EQUAL":
+        differ = ctx.elementwise("XOR", left, right)
+        return differ if layers[-1] == "NOT" else ctx.unary("NOT", differ)
+    if ctx.dtype(left) == torch.bool:
         left, right = (side if isinstance(side, bool) else ctx.cast(side, torch.int32) for side in (left, right))
     result = ctx.elementwise(layers[0], left, right)
     if layers[-1] == "NOT":

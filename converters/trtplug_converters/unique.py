@@ -89,7 +89,7 @@ def _once(ctx: ConverterContext, self: NetworkTensor, dim: int | None, ordered: 
     others = [] if dim is None else [other for other in range(rank) if other != axis]
     whole = ctx.permute(self, [axis, *others]) if others else self
     rest = [sizes[other] for other in others]
-    rows = ctx.reshape(whole, [product(ctx, sizes) if dim is None else sizes[axis], product(ctx, rest)])
+    rows = ctx.reshape(whole, [product(ctx, sizes) if dim is None else sizes[axis], product(ctx, tuple(rest))])
     rows, rank_of = _in_order(ctx, rows) if ordered else (rows, None)
     values, run, lengths = _runs(ctx, rows)
     values = ctx.reshape(values, [ctx.sizes(values)[0], *rest])
@@ -106,7 +106,7 @@ def _once(ctx: ConverterContext, self: NetworkTensor, dim: int | None, ordered: 
 
 
 def _named_from_start(call: Call) -> bool:
-    return call["dim"] != -1
+    return bool(call["dim"] != -1)
 
 
 def _from_start(call: dict[str, Any], choose: Choose) -> None:

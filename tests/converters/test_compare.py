@@ -12,7 +12,8 @@ FLOAT, HALF, INT, BOOL = (torch.ones(3, dtype=d) for d in (torch.float32, torch.
 @pytest.mark.parametrize(
     ("op", "args", "expected"),
     [
-        (aten.eq.Tensor, (BOOL, BOOL), "ELEMENTWISE EQUAL"),
+        (aten.eq.Tensor, (BOOL, BOOL), "ELEMENTWISE XOR, UNARY NOT"),
+        (aten.ne.Tensor, (BOOL, BOOL), "ELEMENTWISE XOR"),
         (aten.eq.Scalar, (HALF, 0.1), "ELEMENTWISE EQUAL"),
         (aten.ne.Scalar, (FLOAT, 1), "ELEMENTWISE EQUAL, UNARY NOT"),
         (aten.le.Tensor, (FLOAT, FLOAT), "ELEMENTWISE LESS, ELEMENTWISE EQUAL, ELEMENTWISE OR"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import trtplug
 import trtplug_lowering_passes
 
 aten = torch.ops.aten
@@ -40,7 +41,7 @@ def quotient_overflows(x: torch.Tensor, y: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("divisor", [None, 3, 0.3, -7.5, 2 * math.pi, 0.5, -4, 1e-3, 0, math.inf])
+@pytest.mark.parametrize("divisor", [None, 3, 0.3, -7.5, 2 * math.pi, 0.5, -4, 1e-3, 0, math.inf, math.nan])
 def test_remainders(divisor: float | None, dtype: torch.dtype) -> None:
     x = bits(dtype)
     y: Any = x.roll(1)[torch.randperm(x.numel(), generator=torch.Generator().manual_seed(1))]
@@ -59,6 +60,26 @@ def test_floors_of_quotients(divisor: float | None) -> None:
     for op, more in ((aten.floor_divide.default, {}),):
         wrong = differ(TABLE[op](x, y, **more), op(x, y, **more))
         assert not wrong.any(), (x[wrong][:3], y[wrong][:3] if divisor is None else y)
+
+
+class ByNothing(torch.nn.Module):
+    """Whole quotients and rests of a number by 0 and nan: constants, as TensorRT finds out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("nothing", torch.tensor(0.0))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        functions = (torch.floor_divide, torch.remainder, torch.fmod, torch.div)
+        return [function(x, by) for function in functions for by in (0.0, -0.0, math.nan, self.nothing)]
+
+
+def test_a_number_by_nothing_is_built() -> None:
+    x = torch.tensor(-3.0)
+    compiled = trtplug.compile(ByNothing(), (x,), min_block_size=1)
+    assert not compiled.report.torch_ops, str(compiled.report)
+    for value in (x, torch.tensor(2.0), torch.tensor(0.0)):
+        torch.testing.assert_close(compiled(value), ByNothing()(value), equal_nan=True)
 
 
 def test_floors_of_quotients_of_halves() -> None:

@@ -84,6 +84,11 @@ def _operands(self: Any, other: Any, *, rounded: bool = True) -> tuple[Tensor, T
     return *torch.broadcast_tensors(x, y), number, dtype
 
 
+def _leaves_nothing(number: float | None) -> bool:
+    """Whether a divisor is 0 or nan: every rest is nan, written without the constants that TensorRT fails to fold."""
+    return number is not None and not abs(number) > 0
+
+
 def _rounded(number: float, dtype: torch.dtype) -> float:
     """As an element of the dtype, by way of float32, as Torch does."""
     number = number if dtype == torch.float32 else _rounded(number, torch.float32)
@@ -106,12 +111,16 @@ def _truncated_rest(x: Tensor, y: Tensor, number: float | None, dtype: torch.dty
 
 def fmod(self: Any, other: Any) -> Tensor:
     x, y, number, dtype = _operands(self, other)
+    if _leaves_nothing(number):
+        return (x * math.nan).to(dtype)
     return _truncated_rest(x, y, number, dtype).to(dtype)
 
 
 def remainder(self: Any, other: Any) -> Tensor:
     """Of the divisor's sign."""
     x, y, number, dtype = _operands(self, other)
+    if _leaves_nothing(number):
+        return (x * math.nan).to(dtype)
     rest = _truncated_rest(x, y, number, dtype)
     return torch.where(_against(rest, y), rest + y, rest).to(dtype)
 
@@ -130,6 +139,8 @@ def floor_divide(self: Any, other: Any) -> Tensor:
         self, other = (side.to(whole) if isinstance(side, Tensor) else side for side in (self, other))
         return torch.div(self, other, rounding_mode="floor")
     x, y, number, dtype = _operands(self, other, rounded=False)
+    if _leaves_nothing(number):
+        return (x / y).to(dtype)
     if number is not None and _is_power(number):
         quotient = (x * (1 / number)).floor()
         lost = (quotient == 0) & (x * math.copysign(1, number) < 0)  # less than any quotient

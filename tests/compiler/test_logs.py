@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 import trtplug
+from trtplug.network import NetworkBuilder
+from trtplug.network.logger import new_logger, new_runtime
 from trtplug_registry import Domain, Plugin, Registry, Tensor, converter
 
 SCRIPT = """
@@ -78,3 +81,17 @@ def test_one_warning_not_forty():
         compiled = trtplug.compile(Forty(), (torch.randn(3),), registry=registry, min_block_size=1)
     assert len([item for item in caught if "on purpose" in str(item.message)]) == 1
     assert len(compiled.report.torch_ops) == 40
+
+
+@pytest.mark.parametrize("make", [NetworkBuilder, lambda: new_runtime(new_logger())], ids=["builder", "runtime"])
+def test_nothing_is_collected_while_tensorrt_logs_with_a_lock_held(monkeypatch, make):
+    """It needs that lock to destroy a builder or a runtime, too: an earlier one, collected then, hung the process."""
+    collects = []
+    monkeypatch.setattr(type(new_logger()), "log", lambda self, severity, message: collects.append(gc.isenabled()))
+    first = NetworkBuilder()  # of the next one's logger it says that it is another
+    collects.clear()
+    make()
+    assert collects
+    assert not any(collects)
+    assert first.definition is not None
+    assert gc.isenabled()

@@ -37,12 +37,13 @@ def _unavailable() -> str | None:
     except TensorRTUnavailable as error:
         return str(error)
     from trtplug.network import NetworkBuilder  # where there is no GPU, nobody needs it
+    from trtplug.network.logger import new_runtime
 
     network = NetworkBuilder()
     source = network.add_input("x", torch.float32, (1,))
     network.mark_output(network.add("identity", source).get_output(0), "y")
     plan = network.builder.build_serialized_network(network.definition, network.builder.create_builder_config())
-    if plan is None or trt.Runtime(network.logger).deserialize_cuda_engine(plan) is None:
+    if plan is None or new_runtime(network.logger).deserialize_cuda_engine(plan) is None:
         name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
         words = "; ".join(network.logger.take())
         return f"TensorRT {trt.__version__} does not run on {name} (compute capability {major}.{minor}): {words}"
@@ -162,7 +163,9 @@ class EngineRun:
         """The engine on a device. TensorRT loads on the device that is current."""
         with self._lock:
             if index not in self._loaded:
-                runtime = library().Runtime(self._logger)
+                from trtplug.network.logger import new_runtime
+
+                runtime = new_runtime(self._logger)
                 with torch.cuda.device(index):
                     loaded = runtime.deserialize_cuda_engine(self.engine.plan)
                 if loaded is None:

@@ -17,7 +17,7 @@ from torch.fx import Node
 from trtplug._tensorrt import library, torch_dtype, trt_dtype
 from trtplug.errors import ConversionError
 from trtplug.naming import op_name
-from trtplug.network.logger import new_logger
+from trtplug.network.logger import making, new_logger
 from trtplug.network.regions import Region, Regions
 from trtplug.tf32 import PROCESS
 
@@ -38,7 +38,7 @@ class NetworkBuilder:
         trt = library()
         self.trt = trt
         self.logger = new_logger()
-        with PROCESS.making_a_builder():
+        with PROCESS.making_a_builder(), making():
             self.builder = trt.Builder(self.logger)
         flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)  # the bit has moved between versions
         self.definition = self.builder.create_network(flag)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import logging
 import re
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from trtplug._tensorrt import library
@@ -52,3 +56,29 @@ def _logger_class() -> type:
 def new_logger() -> Any:
     """A logger of its own for every builder, since an error must find the network that caused it."""
     return _logger_class()()
+
+
+_MAKING = threading.RLock()  # the collector is one for the process
+
+
+@contextlib.contextmanager
+def making() -> Iterator[None]:
+    """While a builder or a runtime is made, nothing is collected.
+
+    TensorRT then logs with a lock held that it takes to destroy one, too: were an earlier one garbage that Python finds
+    while it runs our logger, it would wait for itself for ever.
+    """
+    with _MAKING:
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if enabled:
+                gc.enable()
+
+
+def new_runtime(logger: Any) -> Any:
+    """What loads engines."""
+    with making():
+        return library().Runtime(logger)

@@ -165,6 +165,16 @@ def test_calls_that_share_a_trace_have_operands_of_their_own():
     torch.testing.assert_close(run_lowered(lowered, x, y), (x / x, y / x))
 
 
+def test_calls_with_zeros_of_both_signs_share_no_trace():
+    class Both(nn.Module):
+        def forward(self, x):
+            return torch.copysign(x, 0.0), torch.copysign(x, -0.0)
+
+    x = torch.tensor([-3.0, 2.0])
+    results = run_lowered(lower(trace(Both(), (x,)), trtplug.registry()), x)
+    torch.testing.assert_close(results, (x.abs(), -x.abs()))
+
+
 def test_an_op_may_come_back_in_a_call_that_is_taken():
     def values_first(self, dim, keepdim=False):
         return aten.softmax.int(self.transpose(0, dim), 0).transpose(0, dim) + 0

@@ -58,7 +58,7 @@ def facts(value: Any) -> Any:
         return tuple(map(facts, value))
     if isinstance(value, Mapping):
         return tuple((name, facts(item)) for name, item in value.items())
-    return (type(value), value)
+    return (type(value), repr(value) if isinstance(value, float | complex) else value)  # 0.0 == -0.0, and nan != nan
 
 
 def sizes(shape: Any) -> tuple[Any, ...]:

@@ -371,9 +371,10 @@ def test_the_matrix_in_the_docs_is_what_the_registry_says():
     assert list(lines) == [name for names in tables.values() for name in names], again
     assert all(f"`{name}`" in page for name in maker["decomposed"]()), again
     ops = maker["report"]([name for names in tables.values() for name in names[::11]]).ops
-    found = cells_of(ops, maker["registry"]())
+    registry = maker["registry"]()
+    found = cells_of(ops, registry)
     for op in ops:
-        assert row(op, found[op.op]) == lines[op.op], again
+        assert row(op, found[op.op], registry) == lines[op.op], again
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -15,8 +15,11 @@ LEGEND = """\
 A dtype's cell, for static and symbolic sizes: ● a converter takes both, ○ static ones only; ◆ it is decomposed into ops
 that are taken, for both, ◇ for static ones only; ✗ it is refused, and the last column says why; – eager has no such
 call; ? nobody knows: no call could be guessed. The dtype is that of the leading tensor, or of the result where there is
-none.
+none. What the restrictions of a converter leave out is written with other ops, where the last column says so: a
+call is then taken if those are.
 """
+
+OTHERWISE = "*otherwise written with other ops*"
 
 _MARKS: Mapping[Fate, tuple[str, str]] = {
     Fate.CONVERTED: ("○", "●"),
@@ -37,7 +40,7 @@ def matrix(report: CoverageReport, registry: Registry) -> str:
     found = cells_of(report.ops, registry)
     heads = ["op", "status", *DTYPES, "restrictions, what it becomes, or why not"]
     lines = [line(heads), line(["---", "---", *[":-:"] * len(DTYPES), "---"])]
-    lines += [row(op, found[op.op]) for op in report.ops]
+    lines += [row(op, found[op.op], registry) for op in report.ops]
     rows = "\n".join(lines)
     return f"{report.summary()}. {summary([cell for each in found.values() for cell in each])}\n\n{rows}\n"
 
@@ -64,14 +67,15 @@ def line(parts: Iterable[str]) -> str:
     return f"| {' | '.join(part.replace('|', '/') for part in parts)} |"
 
 
-def row(op: OpCoverage, found: Sequence[Cell]) -> str:
-    """An op's line of the table."""
+def row(op: OpCoverage, found: Sequence[Cell], registry: Registry) -> str:
+    """An op's line of the table; the registry says whether what a converter does not take is written with others."""
+    written = overload(op.op) in registry.decompositions
     usable = [candidate for candidate in op.candidates if candidate.unavailable is None]
     marks = [_MARKS[cell.fate][cell.dynamic] for cell in found]
-    return line([f"`{op.op}`", op.status.value, *marks, _words(op, [c.because for c in usable], found)])
+    return line([f"`{op.op}`", op.status.value, *marks, _words(op, [c.because for c in usable], found, written)])
 
 
-def _words(op: OpCoverage, because: Iterable[Mapping[str, str]], found: Sequence[Cell]) -> str:
+def _words(op: OpCoverage, because: Iterable[Mapping[str, str]], found: Sequence[Cell], written: bool) -> str:
     refused: dict[str, list[str]] = {}
     for cell in found:
         if cell.fate is Fate.REFUSED:
@@ -82,4 +86,7 @@ def _words(op: OpCoverage, because: Iterable[Mapping[str, str]], found: Sequence
     if op.reasons:
         return "; ".join(reason.because or reason.seen for reason in op.reasons)
     said = dict.fromkeys(f"{name}: {words}" for each in because for name, words in each.items())
-    return "; ".join([*said, *why]) or (op.by if op.status is OpStatus.FOLDED else "")
+    restricts = any(name != "nan" for each in because for name in each)
+    return "; ".join([*said, *[OTHERWISE] * (written and restricts), *why]) or (
+        op.by if op.status is OpStatus.FOLDED else ""
+    )

@@ -22,6 +22,7 @@ from trtplug.profiles import profiles_in
 from trtplug.ranges import Range, size_range
 from trtplug_registry import Converter, TensorFacts, describe_value, tensors_in
 from trtplug_registry.conversion import formals, parameter_name
+from trtplug_registry.errors import raised
 
 # Symbolic size arithmetic, by the ElementWiseOperation that computes it on int64 tensors
 _SIZE_MATH: Mapping[Any, str] = {
@@ -211,8 +212,8 @@ class _Conversion:
             if error.node is node:
                 raise
             raise self.network.fail(f"the converter {converter.id} failed: {error}", error) from error
-        except Exception as error:  # a plugin's converter may raise anything
-            what = f"the converter {converter.id} raised {type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:  # a plugin's converter may raise anything
+            what = f"the converter {converter.id} raised {raised(error)}"
             raise self.network.fail(what, error) from error
         if _state(node) != before:
             raise self.network.fail(f"the converter {converter.id} changed its node, which is read only")

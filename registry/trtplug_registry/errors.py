@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 
@@ -28,6 +29,18 @@ class UnknownNameError(TrtplugError):
 
 class PluginWarning(UserWarning):
     """A plugin was disabled, or two of them conflict; the rest works."""
+
+
+_NOT_A_PLUGIN = frozenset({"trtplug", "trtplug_registry", "torch", "pluggy", "importlib"})
+
+
+def raised(error: BaseException) -> str:
+    """What a plugin raised, in words, with the line of its own that did: the innermost outside of what called it."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _NOT_A_PLUGIN:
+            place = f" ({frame.f_code.co_filename}:{line})"
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:

@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 
 from trtplug_registry import hookspecs
 from trtplug_registry.conversion import Converter
-from trtplug_registry.errors import PassOrderError, PluginError, PluginWarning, TrtplugError, unknown_name
+from trtplug_registry.errors import PassOrderError, PluginError, PluginWarning, TrtplugError, raised, unknown_name
 from trtplug_registry.examples import Example
 from trtplug_registry.executor import Executor
 from trtplug_registry.hookspecs import CONTRACT, GROUP
@@ -207,7 +207,7 @@ def _identity(plugin: Plugin) -> dict[str, Any]:
 def _describe(error: BaseException) -> str:
     if isinstance(error, TrtplugError | pluggy.PluginValidationError):
         return str(error)
-    return f"{type(error).__name__}: {error}"
+    return raised(error)
 
 
 def _check_converters(converters: Iterable[Converter]) -> None:
@@ -236,7 +236,11 @@ def _hooks(plugin: Any, name: str) -> Any:
     manager = _Manager(GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name)
-    manager.check_pending()
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        known = {hook for hook in vars(hookspecs) if hook.startswith(f"{GROUP}_")}
+        raise unknown_name("hook", min(vars(manager.hook).keys() - known), known) from error
     return manager.hook
 
 
@@ -309,6 +313,8 @@ def _declared(results: Iterable[Any], kind: type | tuple[type, ...], hook: str) 
     """The declared values that a hook returned; tables (tuples of them) are flattened."""
     found: list[Any] = []
     for result in results:
+        if not isinstance(result, Iterable):
+            raise PluginError(f"{hook}() returned {result!r}; it returns a list")
         for item in result:
             group = item if isinstance(item, tuple | list) else (item,)
             for value in group:
@@ -320,6 +326,10 @@ def _declared(results: Iterable[Any], kind: type | tuple[type, ...], hook: str) 
 
 
 def _check_decompositions(mapping: Any) -> None:
-    for op, function in dict(mapping).items():
+    if not isinstance(mapping, Mapping):
+        raise PluginError(
+            f"trtplug_decompositions() returned {mapping!r}; it returns a mapping of overloads to functions"
+        )
+    for op, function in mapping.items():
         if not isinstance(op, OpOverload) or not callable(function):
             raise PluginError(f"trtplug_decompositions() maps {op!r} to {function!r}; it maps overloads to functions")

@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from trtplug_registry.claims import Claims
 from trtplug_registry.conversion import DATA_DEPENDENT_SHAPES, Converter
+from trtplug_registry.errors import raised
 from trtplug_registry.facts import SymbolicSize
 from trtplug_registry.relations import tensors_in
 from trtplug_registry.specs import seen
@@ -54,8 +55,8 @@ class Refusals:
             reason = self._asked(converter, claims, place, node, call)
             if not converter.built_in and (converter.domain.relations or converter.domain.outputs):
                 self._check_stable(converter, reason, self._asked(converter, claims, place, node, call))
-        except Exception as error:  # a plugin's relation may raise anything
-            text = f"its domain raised {type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:  # a plugin's relation may raise anything
+            text = f"its domain raised {raised(error)}"
             self.faults[converter] = text
             reason = Reason(ReasonCode.RELATION, required="a domain that can be asked", seen=text)
         reason = self._distrusted.get(converter, reason)

@@ -115,6 +115,8 @@ def test_what_is_wrong_is_said_with_its_remedy(install, monkeypatch):
     report = examine()
     what = {item["what"]: item["remedy"] for item in report["problems"]}
     lost = "plugin 'lost-ops' is disabled: ModuleNotFoundError: No module named 'not_there_at_all'"
+    (lost,) = (found for found in what if found.startswith(lost))  # then comes the line that imports it
+    assert "lost_ops.py:1)" in lost
     assert what[lost] == "install what it needs (pip install not_there_at_all?), or remove it: pip uninstall lost-ops"
     conflict = "one-ops:aten::relu and two-ops:aten::relu both claim aten::relu with equal priority: neither is used"
     assert what[conflict] == "prefer one of them, TRTPLUG_PREFER=one-ops or two-ops"

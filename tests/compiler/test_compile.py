@@ -127,6 +127,10 @@ def raising_relu(ctx, self):
     raise RuntimeError("the plugin's own trouble")
 
 
+def exiting_relu(ctx, self):
+    raise SystemExit(3)
+
+
 def unbuildable_relu(ctx, self):
     """Takes a slice past the end, which TensorRT notices only when it builds, in words that name no layer of ours."""
     sizes = ctx.sizes(self)
@@ -140,9 +144,12 @@ def relu_plugin(function):
     return converter(aten.relu.default, Domain(self=Tensor()), priority=9)(function)
 
 
-def test_a_converter_that_raises_costs_one_node(mlp):
-    registry = Registry(plugins_with(converters=[relu_plugin(raising_relu)]))
-    with pytest.warns(trtplug.FallbackWarning, match="extra:aten::relu raised RuntimeError: the plugin's own trouble"):
+@pytest.mark.parametrize(
+    ("function", "words"), [(raising_relu, "RuntimeError: the plugin's own trouble"), (exiting_relu, "SystemExit: 3")]
+)
+def test_a_converter_that_raises_costs_one_node(mlp, function, words):
+    registry = Registry(plugins_with(converters=[relu_plugin(function)]))
+    with pytest.warns(trtplug.FallbackWarning, match=rf"extra:aten::relu raised {words} \(.*test_compile.py:\d+\)"):
         compiled = trtplug.compile(mlp, (torch.randn(2, 4),), registry=registry, min_block_size=1)
     (left,) = compiled.report.torch_ops
     assert (left.op, left.reasons[0].code) == ("aten::relu", ReasonCode.CONVERSION_FAILED)

@@ -114,8 +114,20 @@ BAD = {
     "exit at import": ("import sys\nsys.exit(3)", "SystemExit: 3"),
     "no contract": ("", "does not state its contract version; add: trtplug_contract = 1"),
     "other contract": ("trtplug_contract = 99", "written for version 99 of the plugin contract, this is version 1"),
-    "unknown hook": ("trtplug_contract = 1\ndef trtplug_convertors(): return []", "unknown hook 'trtplug_convertors'"),
-    "hook raises": ("trtplug_contract = 1\ndef trtplug_converters(): 1 / 0", "ZeroDivisionError"),
+    "unknown hook": (
+        "trtplug_contract = 1\ndef trtplug_convertors(): return []",
+        "unknown hook 'trtplug_convertors': did you mean 'trtplug_converters'",
+    ),
+    "raises at import": ("x = 1\n{}['key']", "bad_ops.py:2)"),
+    "hook raises": ("trtplug_contract = 1\ndef trtplug_converters(): 1 / 0", "division by zero ("),
+    "hook returns no list": (
+        "trtplug_contract = 1\ndef trtplug_converters(): return 7",
+        "trtplug_converters() returned 7",
+    ),
+    "hook returns no mapping": (
+        "trtplug_contract = 1\ndef trtplug_decompositions(): return [3]",
+        "trtplug_decompositions() returned [3]; it returns a mapping",
+    ),
     "hook with arguments": ("trtplug_contract = 1\ndef trtplug_converters(x): return []", "declared in the hookimpl"),
     "not a converter": (
         "trtplug_contract = 1\ndef trtplug_converters(): return [3]",

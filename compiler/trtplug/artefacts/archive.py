@@ -190,5 +190,6 @@ def read(file: BinaryIO, member: Member, start: int) -> memoryview:
         crc = zlib.crc32(data[done : done + count], crc)
         done += count
     if crc != member.crc:
-        raise Malformed("its CRC-32 differs from the directory's: the file is damaged", member.name)
+        problem = "its CRC-32 differs from the directory's: the file is damaged; copy it again, or save it anew"
+        raise Malformed(problem, member.name)
     return data

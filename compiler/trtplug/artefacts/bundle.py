@@ -109,6 +109,9 @@ def read_bundle(file: BinaryIO, check: Callable[[bytes], Mapping[str, tuple[int,
             raise Malformed(f"it has {member.size} bytes, the manifest says {count}", member.name)
         data = archive.read(file, member, start)
         if not hmac.compare_digest(hashlib.sha256(data).hexdigest(), digest):
-            raise Malformed("its SHA-256 is not the manifest's: it was changed or damaged", member.name)
+            raise Malformed(
+                "its SHA-256 is not the manifest's: it was changed or damaged; copy it again, or save it anew",
+                member.name,
+            )
         found[member.name] = data
     return found

@@ -144,9 +144,9 @@ def advice(plugin: Plugin) -> str:
     """What to do about a plugin that is disabled."""
     error, package = plugin.error, plugin.distribution or plugin.name
     if error.startswith("ModuleNotFoundError: No module named"):
-        module = error.rpartition("named ")[2].strip("'").partition(".")[0]
+        module = error.split("'")[1].partition(".")[0]
         return f"install what it needs (pip install {module}?), or remove it: pip uninstall {package}"
-    if "contract" in error:
+    if error.startswith(("it does not state its contract", "it was written for version")):
         return f"install a release of {package} for this trtplug: pip install --upgrade {package}"
     if "its name is taken" in error:
         return f"uninstall one of the two: pip uninstall {package}"

@@ -206,7 +206,7 @@ class _Decomposition:
             return str(error)
         except SpecializedError as error:
             return f"written with other ops, it would hold only where {error}"
-        except Exception:  # a decomposition may refuse its arguments in any way
+        except (Exception, SystemExit):  # a decomposition may refuse its arguments in any way
             return "nobody has written such a call with other ops"
         _without_detaching(traced.graph)
         traced.graph.eliminate_dead_code(fx.Node.is_impure)

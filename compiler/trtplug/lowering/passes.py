@@ -18,6 +18,7 @@ from trtplug.lowering.value import PassRecord, Removal
 from trtplug.lowering.verify import Verifier
 from trtplug.settings import Settings
 from trtplug_registry import LoweringPass, PluginWarning, take_notes, unknown_name
+from trtplug_registry.errors import raised
 
 
 class PassRunner:
@@ -76,8 +77,8 @@ class PassRunner:
             claimed = self._call(item)
             self._state = State.after(self.graph_module, before)
             problem = self._problem(claimed, before, kept)
-        except Exception as error:
-            problem, cause = f"it raised {type(error).__name__}: {error}", error
+        except (Exception, SystemExit) as error:  # a plugin's pass may raise anything
+            problem, cause = f"it raised {raised(error)}", error
         if problem and self.strict:
             raise LoweringError(f"lowering pass {item.id!r}: {problem}") from cause
         if problem:

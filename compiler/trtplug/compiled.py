@@ -105,7 +105,7 @@ class CompiledModule(nn.Module):
                 if signature in self._checked:
                     return flat
         flat = tuple(flatten_inputs(self.lowered, args, kwargs))
-        check_inputs(self.checks, flat)
+        check_inputs(self.checks, flat, self.lowered.branches)
         if self._written:
             self._refuse_shared(flat)
         elif signature is not None and len(self._checked) < MOST_SIGNATURES:

@@ -11,6 +11,7 @@ import sympy
 import torch
 from torch.fx import Node
 
+from trtplug.branches import Branch
 from trtplug.errors import InputError
 from trtplug.profiles import holds, profiles_in, words
 from trtplug.ranges import Range, size_range
@@ -55,10 +56,11 @@ def _check_of(node: Node, name: str, ranges: Mapping[sympy.Symbol, Range]) -> Te
     return TensorInput(name, value.dtype, sizes, tuple(size_range(size, ranges) for size in value.shape))
 
 
-def check_inputs(checks: Sequence[TensorInput | None], values: Sequence[Any]) -> None:
-    """Raises `InputError` for the first tensor that does not fit: type, dtype, rank, size, device.
+def check_inputs(checks: Sequence[TensorInput | None], values: Sequence[Any], branches: Sequence[Branch] = ()) -> None:
+    """Raises `InputError` for the first tensor that does not fit: type, layout, dtype, rank, size, device.
 
-    Where there are several optimization profiles, one of them must hold all tensors.
+    Where there are several optimization profiles, one of them must hold all tensors. Where the model branches on sizes,
+    they must be of the side that was followed.
     """
     known: dict[sympy.Expr, tuple[int, str]] = {}
     device: tuple[torch.device, str] | None = None
@@ -71,6 +73,7 @@ def check_inputs(checks: Sequence[TensorInput | None], values: Sequence[Any]) ->
         elif value.device != device[0]:
             where = f"{check.name!r} is on {value.device}, {device[1]!r} on {device[0]}"
             raise InputError(f"the inputs are on different devices: {where}. Move them to one")
+    _check_branches(branches, known)
     if [check for check in checks if check is not None and [span for span in check.ranges if span.parts]]:
         _check_profiles([(check, value) for check, value in zip(checks, values) if check is not None])
 
@@ -85,9 +88,24 @@ def _check_profiles(pairs: Sequence[tuple[TensorInput, torch.Tensor]]) -> None:
         raise InputError(f"no optimization profile holds {given}; there are {words(profiles, names)}. {advice}")
 
 
+def _check_branches(branches: Sequence[Branch], known: Mapping[sympy.Expr, tuple[int, str]]) -> None:
+    sizes: dict[sympy.Symbol, int] = {expr: size for expr, (size, _) in known.items() if expr.is_Symbol}
+    for branch in branches:
+        if sizes.keys() >= branch.symbols and not branch.holds(sizes):
+            given = ", ".join(f"{known[symbol][1]} is {sizes[symbol]}" for symbol in sorted(branch.symbols, key=str))
+            side = branch.said_of({symbol: where for symbol, (_, where) in known.items()})
+            raise InputError(
+                f"{given}, but what was compiled holds only where {side}: the model branches there ({branch.source})."
+                " Compile it once more for such sizes, or change that line"
+            )
+
+
 def _check_tensor(check: TensorInput, value: Any, known: dict[sympy.Expr, tuple[int, str]]) -> None:
     if not isinstance(value, torch.Tensor):
         raise InputError(f"input {check.name!r} is {_words(value)}; a tensor {check} is expected")
+    if value.layout is not torch.strided:
+        advice = "convert it with .to_dense()"
+        raise InputError(f"input {check.name!r} is of the layout {value.layout}; {check} is expected: {advice}")
     if value.dtype != check.dtype:
         advice = f"convert it with .to({check.dtype})"
         raise InputError(f"input {check.name!r} is {_words(value)}; {check} is expected: {advice}")

@@ -13,6 +13,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from trtplug.branches import Branch, branches_of
 from trtplug.errors import InputError, TraceError
 from trtplug.exporting import Specialization, export, refusals
 from trtplug.input_specs import Dimensions, Input, example_tensor
@@ -29,10 +30,12 @@ class Program:
     Attributes:
         exported: what ``torch.export`` made; not changed by any later stage.
         ranges: min, opt and max of every free symbol in the inputs' shapes.
+        branches: the sides of the model's branches on sizes that it holds for, where not all sizes in the ranges do.
     """
 
     exported: ExportedProgram
     ranges: Mapping[sympy.Symbol, Range]
+    branches: tuple[Branch, ...] = ()
 
 
 def trace(
@@ -48,6 +51,9 @@ def trace(
     An `Input` may stand anywhere in `args` or `kwargs` in place of a tensor, inside lists, tuples and dicts too; the
     other leaves (tensors, None, numbers, strings) are taken as they are. ``inputs=`` is short for `args` if it is a
     sequence, for `kwargs` if it is a mapping.
+
+    Where the model branches on a dynamic size (``if x.shape[0] % 2:``), the side of the example is followed; a call of
+    the compiled model refuses sizes of the other. Sizes of 0 and 1 are taken to go the way of larger ones.
 
     Args:
         model: exported as it is (in training mode if it is in training mode), and not changed.
@@ -105,7 +111,7 @@ def as_program(exported: ExportedProgram) -> Program:
                 )
             hint = _hint(place.size, symbol)
             ranges[symbol] = Range(low, min(max(hint if hint is not None else high, low), high), high)
-    return Program(exported, ranges)
+    return Program(exported, ranges, branches_of(exported, ranges))
 
 
 # --- inputs as specs --------------------------------------------------------------------------------------------------
@@ -142,7 +148,8 @@ def _trace_inputs(
             # the model may relate dimensions that have different names or ranges but the same opt
             dimensions.stay_at_opt()
             exported = attempt()
-    return Program(exported, _user_ranges(exported, args, kwargs, lambda: attempt(strict=False)))
+    ranges = _user_ranges(exported, args, kwargs, lambda: attempt(strict=False))
+    return Program(exported, ranges, branches_of(exported, ranges))
 
 
 def _constraints(value: Any, dimensions: Dimensions, strict: bool) -> Any:

@@ -15,12 +15,15 @@ import torch
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.interp import sympy_interp
+from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from trtplug import stored_engine
 from trtplug.artefacts.files import replaced_file
 from trtplug.artefacts.malformed import Malformed
 from trtplug.artefacts.records import report_of
 from trtplug.artefacts.values import decode_spec, encode_spec
+from trtplug.branches import RELATIONS
 from trtplug.compiled import CompiledModule
 from trtplug.engine import CompiledEngine, EngineModule
 from trtplug.errors import ArtefactError
@@ -139,12 +142,16 @@ class PortableModule(nn.Module):
         return found
 
     def _relate(self, flat: Sequence[Any]) -> None:
-        """Tells Torch which sizes are equal."""
+        """Tells Torch which sizes are equal, and which side of the model's branches they are of."""
         known: dict[Any, Any] = {}
         for check, value in zip(self.checks, flat, strict=True):
             for extent, size in zip(check.sizes, value.shape) if check is not None else ():
                 if not isinstance(extent, int) and known.setdefault(extent, size) is not size:
                     torch._check(size == known[extent])
+        for branch in self.lowered.branches:
+            if known.keys() >= branch.symbols:
+                sides = [sympy_interp(PythonReferenceAnalysis, known, side) for side in (branch.left, branch.right)]
+                torch._check(RELATIONS[branch.relation][1](*sides))
 
     # --- what it is exported with ---------------------------------------------------------------------------------
 

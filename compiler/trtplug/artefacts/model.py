@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import sympy
 import torch
 
 from trtplug.artefacts.bundle import Parts, constant, read_manifest, to_json, with_manifest
@@ -37,6 +38,7 @@ from trtplug.artefacts.values import (
     encode_spec,
     torch_constant,
 )
+from trtplug.branches import RELATIONS, Branch
 from trtplug.compiled import CompiledModule
 from trtplug.engine import EngineModule
 from trtplug.inputs import TensorInput
@@ -82,7 +84,9 @@ def _model(compiled: CompiledModule, writer: GraphWriter) -> dict[str, Any]:
     lowered = compiled.lowered
     paths = [str(mutation.target) for mutation in lowered.mutations if mutation.kind == "buffer"]
     written = {path: attribute(lowered.graph_module, path) for path in paths}  # no node need read them
+    branches = [_branch(branch) for branch in lowered.branches]
     return {
+        **({"branches": branches} if branches else {}),
         "inputs": list(lowered.input_names),
         "checks": [None if check is None else _check(check) for check in compiled.checks],
         "constants": [[place, encode(value)] for place, value in lowered.constants.items()],
@@ -101,6 +105,10 @@ def _check(check: TensorInput) -> dict[str, Any]:
         "sizes": [encode_size(extent) for extent in check.sizes],
         "ranges": [_range(span) for span in check.ranges],
     }
+
+
+def _branch(branch: Branch) -> dict[str, Any]:
+    return {**vars(branch), "left": encode_size(branch.left), "right": encode_size(branch.right)}
 
 
 def _range(span: Range) -> dict[str, Any]:
@@ -152,7 +160,7 @@ def decode_members(members: Mapping[str, memoryview]) -> Decoded:
     """
     names = "inputs", "checks", "constants", "in_spec", "out_spec", "mutations", "graph", "engines", "tensors"
     with naming(MODEL):
-        model = fields(parse(bytes(members[MODEL])), *names)
+        model = fields({"branches": [], **of_type(parse(bytes(members[MODEL])), dict, "the model")}, *names, "branches")
         engines = [field(entry, "name", str) for entry in of_type(model["engines"], list, "the engines")]
         need(len(set(engines)) == len(engines), "two engines have one name")
     with naming(REPORT):
@@ -211,6 +219,7 @@ def _compiled(
         names,
         mutations,
         constants=_constants(model["constants"], len(names), place),
+        branches=tuple(_read_branch(entry) for entry in of_type(model["branches"], list, "the branches")),
     )
     report = dataclasses.replace(decoded.report, executor=executor.name)
     if len(report.engines) == len(engines):
@@ -250,6 +259,13 @@ def _read_check(entry: Any) -> TensorInput | None:
     spans = tuple(_read_range(item) for item in of_type(entry["ranges"], list, "the ranges"))
     need(len(spans) == len(extents), "the ranges are not those of the sizes")
     return TensorInput(of_type(entry["name"], str, "a name"), torch_constant("dtype", entry["dtype"]), extents, spans)
+
+
+def _read_branch(entry: Any) -> Branch:
+    entry = fields(entry, "relation", "left", "right", "source")
+    need(type(entry["relation"]) is str and entry["relation"] in RELATIONS, "a branch has no such relation")
+    left, right = (sympy.sympify(decode_size(entry[side])) for side in ("left", "right"))
+    return Branch(entry["relation"], left, right, of_type(entry["source"], str, "a line"))
 
 
 def _read_range(entry: Any) -> Range:

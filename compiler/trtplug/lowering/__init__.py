@@ -13,6 +13,7 @@ The graphs that conditionals and loops call go through the same before the graph
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -81,7 +82,8 @@ def lower(program: Program, registry: Registry, settings: Settings = DEFAULTS, *
     values = [node.meta.get("val") for node in lifted.graph_module.graph.find_nodes(op="placeholder")]
     nameable = named_sizes(list(zip(lifted.input_names, values, strict=True)), program.ranges)
     ranges = narrowed(program.ranges, nameable, settings.profiles)
-    return lower_lifted(lifted, ranges, registry, settings, strict=strict, records=(first,))
+    lowered = lower_lifted(lifted, ranges, registry, settings, strict=strict, records=(first,))
+    return dataclasses.replace(lowered, branches=program.branches)
 
 
 @collector_paused()

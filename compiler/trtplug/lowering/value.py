@@ -11,6 +11,7 @@ import torch
 from torch import fx
 from torch.utils._pytree import TreeSpec
 
+from trtplug.branches import Branch
 from trtplug.ranges import Range
 
 
@@ -105,6 +106,8 @@ class Lowered:
     history: Mapping[str, Fate] = dataclasses.field(default_factory=dict)
     constants: Mapping[int, Any] = dataclasses.field(default_factory=dict)
     """Inputs that the program was exported for one value of (numbers, strings, None), by position."""
+    branches: tuple[Branch, ...] = ()
+    """What the inputs' sizes must be, besides in their ranges: see `trtplug.branches`."""
 
     @property
     def device_type(self) -> str:

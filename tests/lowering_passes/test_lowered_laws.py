@@ -18,7 +18,9 @@ from trtplug.testing import (
     lowered_cases,
     run_lowered_op,
 )
-from trtplug_registry import Plugin, Registry
+from trtplug.testing.described import described
+from trtplug.testing.descriptions import UNDESCRIBED
+from trtplug_registry import Plugin, Registry, qualified_name
 
 
 @pytest.mark.parametrize("case", lowered_cases(trtplug.registry()), ids=str)
@@ -51,7 +53,27 @@ def test_a_wrong_decomposition_is_found(law: Law) -> None:
 
 def test_an_op_that_nobody_has_described() -> None:
     with pytest.raises(NotApplicableError, match="nobody has described"):
-        check_lowering(trtplug.registry(), torch.ops.aten._grouped_mm.default, Law.EQUALS_EAGER)
+        check_lowering(trtplug.registry(), torch.ops.aten.bincount.default, Law.EQUALS_EAGER)
+    with pytest.raises(NotApplicableError, match="no kernel for it on a CPU"):
+        check_lowering(trtplug.registry(), torch.ops.aten.addmm.dtype, Law.EQUALS_EAGER)
+
+
+def test_what_is_decomposed_is_described_or_says_why_not() -> None:
+    registry = trtplug.registry()
+    assert {qualified_name(op) for op in registry.decompositions if described(op, registry) is None} == set(UNDESCRIBED)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_products_in_another_dtype(batch: tuple[int, ...]) -> None:
+    """Eager has them on a GPU only."""
+    left, right = torch.randn(*batch, 2, 4).half(), torch.randn(*batch, 4, 3).half()
+    op = torch.ops.aten.bmm.dtype if batch else torch.ops.aten.mm.dtype
+    (result,) = run_lowered_op(trtplug.registry(), op, (left, right, torch.float32))
+    torch.testing.assert_close(result, left.float() @ right.float())
+    if not batch:
+        args = (torch.ones(2, 3).half(), left, right, torch.float32)
+        (result,) = run_lowered_op(trtplug.registry(), torch.ops.aten.addmm.dtype, args, {"beta": 2, "alpha": 0.5})
+        torch.testing.assert_close(result, 2 + (left.float() @ right.float()) / 2)
 
 
 def test_a_lowered_call() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch._ops import OpOverload
 
 from trtplug.testing.arguments import Bounds, Draws, Request, draw_argument
-from trtplug.testing.descriptions.places import IN_ORDER
+from trtplug.testing.descriptions.places import IN_ORDER, UP_TO_THE_END
 from trtplug.testing.drawn import DrawnCall, Layout
 from trtplug.testing.elements import Fill, fills, in_order
 from trtplug.testing.errors import UndescribedError
@@ -155,4 +155,6 @@ def _filled(call: DrawnCall, place: str, facts: TensorFacts, fill: Fill) -> torc
     elements = fill(facts)
     if IN_ORDER.get(qualified_name(call.op)) == place:
         elements = in_order(elements)
+    if UP_TO_THE_END.get(qualified_name(call.op)) == place and facts.values is not None:
+        return in_order(elements).index_fill_(0, torch.tensor([-1]), facts.values[1])
     return call.layouts.get(place, Layout())(elements)

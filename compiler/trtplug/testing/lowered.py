@@ -23,7 +23,7 @@ from trtplug.ranges import Range
 from trtplug.testing.cases import can_be_dynamic, profile_of_environment
 from trtplug.testing.compare import Mismatch, mismatch
 from trtplug.testing.described import Described, described, is_hand_written
-from trtplug.testing.descriptions import OF_STORAGE
+from trtplug.testing.descriptions import OF_STORAGE, UNDESCRIBED
 from trtplug.testing.drawing import dtypes_of
 from trtplug.testing.drawn import DrawnCall, Layout
 from trtplug.testing.equality import agrees_dynamically, equals_eager
@@ -210,7 +210,8 @@ def check_lowering(
     """
     one = op if isinstance(op, Described) else described(op, registry)
     if one is None:
-        raise NotApplicableError(f"nobody has described the calls of {qualified_name(op)}")  # type: ignore[arg-type]
+        name = qualified_name(op)  # type: ignore[arg-type]  # what is Described is its own description
+        raise NotApplicableError(UNDESCRIBED.get(name, f"nobody has described the calls of {name}"))
     chosen = profile_of_environment() if profile is None else profile_named(profile)
     chosen = dataclasses.replace(
         chosen, calls=max(1, chosen.calls // TRACED), dynamic_calls=max(1, chosen.dynamic_calls // TRACED)

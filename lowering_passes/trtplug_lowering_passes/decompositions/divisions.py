@@ -178,7 +178,7 @@ TABLE: Table = {
         getattr(packet, name): function
         for packet, function in _FUNCTIONS.items()
         for name in packet.overloads()
-        if name in ("default", "Tensor", "Scalar", "Scalar_Tensor")
+        if name in ("Tensor", "Scalar", "Scalar_Tensor") or (packet is aten.floor_divide and name == "default")
     },
     aten.true_divide.Tensor: true_divide,
     aten.div.Scalar_mode: divide,

@@ -1,4 +1,4 @@
-"""Products of rows with the matrix of their group, as mixtures of experts have them."""
+"""Products of rows with the matrix of their group, as mixtures of experts have them; products in another dtype."""
 
 from __future__ import annotations
 
@@ -50,10 +50,31 @@ def grouped_mm(
     bias: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    if self.dim() != 2 or mat2.dim() != 3 or offs is None or bias is not None:
-        raise NotImplementedError("only rows in groups")
-    result = grouped_product(self, mat2, offs)
+    if bias is not None or (self.dim(), mat2.dim()) not in ((2, 3), (3, 3)):
+        raise NotImplementedError("only rows in groups, and groups of as many rows")
+    result = torch.bmm(self, mat2) if offs is None else grouped_product(self, mat2, offs)
     return result if out_dtype is None else result.to(out_dtype)
 
 
-TABLE: Table = {aten._grouped_mm.default: grouped_mm}
+# --- in another dtype -------------------------------------------------------------------------------------------------
+
+
+def product(self: Tensor, mat2: Tensor, out_dtype: torch.dtype) -> Tensor:
+    """Of matrices of halves, or of batches of them, summed and left in float32."""
+    return torch.matmul(self.to(out_dtype), mat2.to(out_dtype))
+
+
+def product_and_sum(
+    self: Tensor, mat1: Tensor, mat2: Tensor, out_dtype: torch.dtype, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    add = torch.addmm if mat1.dim() == 2 else torch.baddbmm
+    return add(self.to(out_dtype), mat1.to(out_dtype), mat2.to(out_dtype), beta=beta, alpha=alpha)
+
+
+TABLE: Table = {
+    aten._grouped_mm.default: grouped_mm,
+    aten.mm.dtype: product,
+    aten.bmm.dtype: product,
+    aten.addmm.dtype: product_and_sum,
+    aten.baddbmm.dtype: product_and_sum,
+}

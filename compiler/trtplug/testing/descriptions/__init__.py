@@ -62,5 +62,19 @@ ALIKE = frozenset(
 )
 """Ops whose tensors have one shape and dtype, though no tag says that they go element by element."""
 
+_NO_KERNEL = "eager has no kernel for it on a CPU"
+_ANYTHING = "what is in an empty tensor, eager leaves open"
+
+UNDESCRIBED: Mapping[str, str] = {
+    **dict.fromkeys(("aten::mm.dtype", "aten::bmm.dtype", "aten::addmm.dtype", "aten::cudnn_batch_norm"), _NO_KERNEL),
+    "aten::baddbmm.dtype": f"{_NO_KERNEL}, and Torch's metadata of it fails",
+    **dict.fromkeys(
+        (f"aten::{name}" for name in ("empty.memory_format", "empty_like", "empty_permuted", "empty_strided")),
+        _ANYTHING,
+    ),
+    "aten::new_empty": _ANYTHING,
+}
+"""Ops that are decomposed and cannot be compared with eager, and why."""
+
 OF_STORAGE = frozenset({"aten::as_strided", "aten::as_strided_copy", "aten::as_strided_scatter"})
 """Ops that read the storage that a tensor is a view of, which an input's metadata does not tell: contiguous inputs."""

@@ -69,10 +69,11 @@ TABLE: Mapping[str, Domain] = {
     "aten::resize_as": Domain(
         same_dtype("self", "the_template"), same_shape("self", "the_template"), self=SOME, the_template=SOME
     ),
-    "aten::view_copy.dtype": Domain(
-        arranged("a dtype that fits the memory", as_wide, "self", "dtype"),
-        self=ANY,
-        dtype=Only(*READ_AS),
-    ),
+    **{
+        f"aten::{name}.dtype": Domain(
+            arranged("a dtype that fits the memory", as_wide, "self", "dtype"), self=ANY, dtype=Only(*READ_AS)
+        )
+        for name in ("view", "view_copy")
+    },
     "prims::convert_element_type": Domain(a=Tensor(rank=(0, 5), values=(-1e3, 1e3)), dtype=Only(*ALL)),
 }

@@ -53,6 +53,9 @@ IN_ORDER: Mapping[str, str] = {
 }
 """Tensors whose elements come in order along the last axis: of others, an op's result is open."""
 
+UP_TO_THE_END: Mapping[str, str] = {"aten::_grouped_mm": "offs"}
+"""Likewise, and the last is the largest that there may be: what is beyond it, eager leaves open."""
+
 
 TABLE: Mapping[str, Domain] = {
     **{

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from trtplug.testing.arrangements import arranged, of_three
+from trtplug.testing.arrangements import arranged, of_three, shaped
 from trtplug_registry import (
     FLOATS,
+    INTS,
     NUMBERS,
     Axis,
+    Choose,
     Domain,
     Only,
     Optional,
@@ -19,7 +22,27 @@ from trtplug_registry import (
     same_shape,
 )
 
+
+def _groups(call: dict[str, Any], choose: Choose) -> None:
+    """Rows of a group each, or as many for each group; lines of 16 bytes, as eager wants them."""
+    line = 16 // call["self"].dtype.itemsize
+    groups, inner, outer = choose.integer(1, 3), line, line * choose.integer(1, 2)
+    rows = choose.integer(0, 5)
+    alike = call["offs"] is None
+    call["self"] = shaped(call["self"], *([groups] if alike else []), rows, inner)
+    call["mat2"] = shaped(call["mat2"], groups, inner, outer)
+    if not alike:
+        call["offs"] = shaped(call["offs"], groups)._replace(values=(0, rows))
+
+
 TABLE: Mapping[str, Domain] = {
+    "aten::_grouped_mm": Domain(
+        same_dtype("self", "mat2"),
+        arranged("groups", _groups, "self", "mat2", "offs"),
+        self=Tensor(FLOATS[2:], dynamic=False, values=(-1e2, 1e2)),  # Torch's metadata knows no other dtype
+        mat2=Tensor(FLOATS[2:], dynamic=False, values=(-1e2, 1e2)),
+        offs=Optional(Tensor(INTS[:1], dynamic=False)),
+    ),
     "aten::_cdist_forward": Domain(
         same_dtype("x1", "x2"),
         dims(x1="p m", x2="r m"),

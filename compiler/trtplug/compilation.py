@@ -10,6 +10,8 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor as Threads
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 from torch.export import ExportedProgram
@@ -110,6 +112,7 @@ class Compilation:
         self.blamed: collections.Counter[Converter | None] = collections.Counter()
         self.finished = Finished(settings, registry, kept)
         self.parts: Partition
+        self._lifting: Threads
         self._built: dict[tuple[Any, ...], _Built] = {}
 
     @contextlib.contextmanager
@@ -211,6 +214,17 @@ class Compilation:
         `runners` serve again where they run an engine that is found to serve again.
         """
         known = {(runner.engine.name, id(runner.engine.plan)): runner for runner in runners}
+        with ThreadPoolExecutor(1, "trtplug-lift") as self._lifting:  # while TensorRT compiles kernels for the GPU
+            engines = self._loadable(lowered, executor, known)
+        for engine in engines:
+            _ = engine.reference  # or what lifting it raised
+        self._warn_of(rounding(self.settings, engines, executor), UserWarning)
+        return engines, [known[engine.name, id(engine.plan)] for engine in engines]
+
+    def _loadable(
+        self, lowered: Lowered, executor: Executor, known: dict[tuple[str, int], EngineModule]
+    ) -> list[CompiledEngine]:
+        """Every block's engine; what runs it is put with what is known."""
         while True:
             engines = self.build_all(lowered)
             failed = None
@@ -223,8 +237,7 @@ class Compilation:
                     failed = block, error
                     break
             if failed is None:
-                self._warn_of(rounding(self.settings, engines, executor), UserWarning)
-                return engines, [known[engine.name, id(engine.plan)] for engine in engines]
+                return engines
             self._leave_to_torch(*failed)
 
     def _begin(self, lowered: Lowered, block: Block) -> _Begun:
@@ -269,14 +282,16 @@ class Compilation:
     def _lifted(self, begun: _Begun, plan: Plan) -> _Built:
         start, network = time.perf_counter(), begun.network
         assert network is not None
-        with self.stage("lift"):
-            reference = network.lift()
-        name = f"engine_{begun.block.index}"
-        engine = CompiledEngine(name, network.inputs, network.outputs, plan.plan, reference, network.num_layers)
+        name, lifted = f"engine_{begun.block.index}", self._lifting.submit(self._lift, network)
+        engine = CompiledEngine(name, network.inputs, network.outputs, plan.plan, lifted, network.num_layers)
         if begun.found.work is not None:
             with self.stage("cache"):
                 self.finished.keep(begun.found, engine)
         return _Built(engine, begun.seconds + plan.seconds + time.perf_counter() - start)
+
+    def _lift(self, network: Network) -> GraphModule:
+        with self.stage("lift"):
+            return network.lift()
 
     def _find(self, lowered: Lowered, graph: GraphModule) -> Found:
         if not self.finished.asked:

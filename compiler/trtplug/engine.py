@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class CompiledEngine:
         name: ``engine_0`` and so on.
         input_bindings, output_bindings: in call order; sizes come after tensors.
         plan: TensorRT's serialized engine.
-        reference: the finished network lifted into Torch code.
+        lifted: the finished network lifted into Torch code, or the promise of it.
         num_layers: of the TensorRT network.
     """
 
@@ -37,7 +38,7 @@ class CompiledEngine:
     input_bindings: tuple[Binding, ...]
     output_bindings: tuple[Binding, ...]
     plan: bytes
-    reference: GraphModule
+    lifted: GraphModule | Future[GraphModule]
     num_layers: int
 
     @property
@@ -47,6 +48,11 @@ class CompiledEngine:
     @property
     def outputs(self) -> Sequence[tuple[str, TensorFacts]]:
         return tuple((binding.name, binding.facts) for binding in self.output_bindings)
+
+    @property
+    def reference(self) -> GraphModule:
+        """What the network means; waits where it is being lifted, and raises what that raises."""
+        return self.lifted if isinstance(self.lifted, GraphModule) else self.lifted.result()
 
     @property
     def profiles(self) -> Sequence[Sequence[ShapeRange]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -183,9 +182,11 @@ def new_constant(
     node.meta = {key: place.meta[key] for key in ORIGIN if key in place.meta}
     fakes = (node.meta.get("val") for node in place.graph.nodes)
     fake = next((value for value in fakes if isinstance(value, FakeTensor)), None)
-    mode = fake.fake_mode if fake is not None else contextlib.nullcontext()
-    with mode:
-        node.meta["val"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+    where = value.device if fake is None else torch.device("meta")
+    like = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=where)
+    if fake is not None:  # by hand: the same call under the mode takes fifteen times as long
+        like = fake.fake_mode.fake_tensor_converter.from_meta_and_device(fake.fake_mode, like, value.device)
+    node.meta["val"] = like
     node.meta["folded_from"] = sources
     return node
 

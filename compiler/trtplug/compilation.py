@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from trtplug.building import Builds, Plan
-from trtplug.cache import Finished, Found, Kept
+from trtplug.cache import Finished, Found, Kept, stamped
 from trtplug.cautions import conflicts, faults, rounding
 from trtplug.collector import collector_paused
 from trtplug.compiled import CompiledModule
@@ -33,7 +33,7 @@ from trtplug.network import Network
 from trtplug.network.finished import BuildOptions, Progress
 from trtplug.partition import Block, Partition, extract, link, partition
 from trtplug.report import CompilationReport
-from trtplug.reporting import Facts, make_report, with_loaded
+from trtplug.reporting import Facts, make_report, once_loaded
 from trtplug.settings import Settings
 from trtplug.tf32 import PROCESS
 from trtplug.tracing import Program, as_program, trace
@@ -112,7 +112,9 @@ class Compilation:
         self.blamed: collections.Counter[Converter | None] = collections.Counter()
         self.finished = Finished(settings, registry, kept)
         self.parts: Partition
-        self._lifting: Threads
+        self.kept: Kept
+        self._beside: Threads
+        self._lifted: list[Network] = []
         self._built: dict[tuple[Any, ...], _Built] = {}
 
     @contextlib.contextmanager
@@ -154,10 +156,9 @@ class Compilation:
         engines, chosen = self.ready(lowered, executor, runners)
         with self.stage("link"):
             linked = link(lowered.graph_module, self.parts, chosen)
-            kept = Kept(lowered, self.parts, engines)
         quarantine = {node.name: reason for node, reason in self.quarantine.items()}
-        recipe = Recipe(program, self.settings, self.registry, kept, quarantine)
-        report = with_loaded(self.report(lowered, engines, executor.name), chosen)
+        recipe = Recipe(program, self.settings, self.registry, self.kept, quarantine)
+        report = once_loaded(self.report(lowered, engines, executor.name), chosen)
         return CompiledModule(linked, lowered, tuple(engines), report, recipe=recipe)
 
     @collector_paused()
@@ -203,7 +204,7 @@ class Compilation:
             for begun in waiting:  # behind a failure; what is being built already will be of use
                 plan = begun.plan() if begun.plan is not None and builds.parallel else None
                 if plan is not None and plan.error is None:
-                    self._built[_key(begun.block)] = self._lifted(begun, plan)
+                    self._built[_key(begun.block)] = self._made(begun, plan)
         return failure
 
     def ready(
@@ -211,13 +212,17 @@ class Compilation:
     ) -> tuple[list[CompiledEngine], list[EngineModule]]:
         """Every block's engine, and the module that runs it. What the executor cannot load is put in quarantine.
 
-        `runners` serve again where they run an engine that is found to serve again.
+        `runners` serve again where they run an engine that is found to serve again. While TensorRT builds, or compiles
+        kernels for the GPU, weights are stamped and finished networks lifted.
         """
         known = {(runner.engine.name, id(runner.engine.plan)): runner for runner in runners}
-        with ThreadPoolExecutor(1, "trtplug-lift") as self._lifting:  # while TensorRT compiles kernels for the GPU
+        with ThreadPoolExecutor(1, "trtplug-beside") as self._beside:
+            stamps = self._beside.submit(stamped, lowered)
             engines = self._loadable(lowered, executor, known)
+        self._lifted.clear()  # networks go in the thread that made them, and not beside what TensorRT does
         for engine in engines:
             _ = engine.reference  # or what lifting it raised
+        self.kept = Kept(lowered, self.parts, engines, stamps.result())
         self._warn_of(rounding(self.settings, engines, executor), UserWarning)
         return engines, [known[engine.name, id(engine.plan)] for engine in engines]
 
@@ -264,7 +269,7 @@ class Compilation:
             with self.stage("build"):
                 plan = begun.plan()
             if plan.error is None:
-                outcome = self._lifted(begun, plan)
+                outcome = self._made(begun, plan)
             else:
                 named = begun.network.nodes_of(plan.error.layers)
                 with self.stage("build"):
@@ -279,10 +284,11 @@ class Compilation:
         self._built[_key(begun.block)] = outcome
         return None
 
-    def _lifted(self, begun: _Begun, plan: Plan) -> _Built:
+    def _made(self, begun: _Begun, plan: Plan) -> _Built:
         start, network = time.perf_counter(), begun.network
         assert network is not None
-        name, lifted = f"engine_{begun.block.index}", self._lifting.submit(self._lift, network)
+        self._lifted.append(network)
+        name, lifted = f"engine_{begun.block.index}", self._beside.submit(self._lift, network)
         engine = CompiledEngine(name, network.inputs, network.outputs, plan.plan, lifted, network.num_layers)
         if begun.found.work is not None:
             with self.stage("cache"):

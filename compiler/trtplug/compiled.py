@@ -37,7 +37,6 @@ class CompiledModule(nn.Module):
     writes no buffer, and nobody updates weights meanwhile.
 
     Attributes:
-        report: what became of every node.
         engines: the TensorRT blocks, in order of execution.
         graph_module: the linked graph: Torch nodes, and one call per engine.
         lowered: how a call's inputs and outputs are nested, and what is written where.
@@ -49,7 +48,7 @@ class CompiledModule(nn.Module):
         graph_module: GraphModule,
         lowered: Lowered,
         engines: Sequence[CompiledEngine],
-        report: CompilationReport,
+        report: CompilationReport | Callable[[], CompilationReport],
         *,
         checks: Sequence[TensorInput | None] | None = None,
         recipe: Recipe | None = None,
@@ -57,7 +56,7 @@ class CompiledModule(nn.Module):
         super().__init__()
         self.graph_module = graph_module
         self.engines = tuple(engines)
-        self.report = report
+        self._report = report
         self.lowered = lowered
         if checks is None:
             placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
@@ -70,6 +69,11 @@ class CompiledModule(nn.Module):
         self._unflatten = _unflatten(lowered.out_spec)
         self._checked: set[tuple[Any, ...]] = set()
         self.register_load_state_dict_pre_hook(_to_own_names)  # type: ignore[no-untyped-call]  # torch's
+
+    @property
+    def report(self) -> CompilationReport:
+        """What became of every node."""
+        return self._report if isinstance(self._report, CompilationReport) else self._report()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the model.
@@ -146,7 +150,7 @@ class CompiledModule(nn.Module):
             self._recipe, [m for m in self.graph_module.modules() if isinstance(m, EngineModule)], state_dict
         )
         self.graph_module, self.lowered, self.engines = new.graph_module, new.lowered, new.engines
-        self.report, self._recipe, self._straight = new.report, new._recipe, new._straight
+        self._report, self._recipe, self._straight = new._report, new._recipe, new._straight
         return names
 
     def profile(self, *args: Any, calls: int = 10, **kwargs: Any) -> Profile:
@@ -226,11 +230,11 @@ class CompiledModule(nn.Module):
             self.lowered, graph_module=copy.deepcopy(self.lowered.graph_module, memo)
         )  # before the linked graph, which shares its tensors
         graph_module = copy.deepcopy(self.graph_module, memo)
-        return CompiledModule(graph_module, lowered, self.engines, self.report, checks=self.checks)
+        return CompiledModule(graph_module, lowered, self.engines, self._report, checks=self.checks)
 
     def __copy__(self) -> CompiledModule:
         return CompiledModule(
-            self.graph_module, self.lowered, self.engines, self.report, checks=self.checks, recipe=self._recipe
+            self.graph_module, self.lowered, self.engines, self._report, checks=self.checks, recipe=self._recipe
         )
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:

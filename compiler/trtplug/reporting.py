@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -140,18 +141,23 @@ def _profiles(block: Block, lowered: Lowered, names: Mapping[Any, str]) -> tuple
     return tuple(dict.fromkeys(made))
 
 
-def with_loaded(report: CompilationReport, runners: Sequence[EngineModule]) -> CompilationReport:
-    """The report, of each engine with what it is once it is loaded.
+def once_loaded(report: CompilationReport, runners: Sequence[EngineModule]) -> Callable[[], CompilationReport]:
+    """The report, of each engine with what it is once it is loaded. TensorRT is asked for that with the first call.
 
     Args:
         report: of a compilation.
         runners: of its engines, in order.
     """
-    engines = (
-        dataclasses.replace(record, loaded=runner.loaded(record.nodes))
-        for record, runner in zip(report.engines, runners, strict=True)
-    )
-    return dataclasses.replace(report, engines=tuple(engines))
+
+    @functools.cache
+    def whole() -> CompilationReport:
+        engines = (
+            dataclasses.replace(record, loaded=runner.loaded(record.nodes))
+            for record, runner in zip(report.engines, runners, strict=True)
+        )
+        return dataclasses.replace(report, engines=tuple(engines))
+
+    return whole
 
 
 def _node_record(facts: Facts, node: Node, engine: int | None, origin: str, flops: int) -> NodeRecord:

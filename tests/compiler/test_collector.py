@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 
 import pytest
 
@@ -26,6 +27,24 @@ def test_the_collector_rests_and_works_again_whatever_happens():
     assert gc.isenabled()
     with pytest.raises(KeyError):
         failing()
+    assert gc.isenabled()
+
+
+def test_it_rests_until_the_last_thread_is_done():
+    begun, ended = threading.Event(), threading.Event()
+
+    def pause():
+        with collector_paused():
+            begun.set()
+            ended.wait(10)
+
+    other = threading.Thread(target=pause)
+    with collector_paused():
+        other.start()
+        assert begun.wait(10)
+    assert not gc.isenabled()
+    ended.set()
+    other.join()
     assert gc.isenabled()
 
 

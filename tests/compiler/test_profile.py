@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import re
@@ -181,6 +182,19 @@ def test_the_report_says_what_a_loaded_engine_is(recorded: Profile, tmp_path: Pa
     data = json.loads(recorded.report.to_json())
     jsonschema.validate(data, SCHEMA)
     assert report_of(json.dumps(data).encode()) == recorded.report
+
+
+def test_tensorrt_is_asked_for_its_layers_when_the_report_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked, inspect = [], Timed.inspect
+    monkeypatch.setattr(Timed, "inspect", lambda self: asked.append(self) or inspect(self))
+    compiled = compiled_for("tensorrt")
+    copied, found = copy.copy(compiled), copy.deepcopy(compiled)
+    compiled(torch.ones(4))
+    assert not asked
+    assert compiled.report is compiled.report
+    assert copied.report is found.report is compiled.report
+    assert compiled.report.engines[0].loaded is not None
+    assert len(asked) == 1
 
 
 def test_a_report_of_before_engines_said_so_is_read(recorded: Profile) -> None:

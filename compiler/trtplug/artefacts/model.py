@@ -46,7 +46,7 @@ from trtplug.lowering import Lowered, Mutation
 from trtplug.lowering.graphs import attribute
 from trtplug.ranges import Range
 from trtplug.report import CompilationReport
-from trtplug.reporting import with_loaded
+from trtplug.reporting import once_loaded
 from trtplug_registry import Executor, RunOptions
 
 FORMAT, VERSION = "trtplug", 1
@@ -222,9 +222,9 @@ def _compiled(
         branches=tuple(_read_branch(entry) for entry in of_type(model["branches"], list, "the branches")),
     )
     report = dataclasses.replace(decoded.report, executor=executor.name)
-    if len(report.engines) == len(engines):
-        report = with_loaded(report, [runners[engine.name] for engine in engines])
-    return CompiledModule(graph_module, lowered, engines, report, checks=checks)
+    known = len(report.engines) == len(engines)
+    whole = once_loaded(report, [runners[engine.name] for engine in engines]) if known else report
+    return CompiledModule(graph_module, lowered, engines, whole, checks=checks)
 
 
 def _constants(data: Any, count: int, place: Place) -> dict[int, Any]:

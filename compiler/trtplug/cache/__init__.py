@@ -1,7 +1,7 @@
 """Finished engines on disk, found again by a description of all that they were made of. See ``docs/cache.md``."""
 
 from trtplug.cache.finished import Finished, Found
-from trtplug.cache.kept import Kept
+from trtplug.cache.kept import Kept, stamped
 from trtplug.cache.store import CacheWarning, EngineCache
 from trtplug.cache.work import Circumstances, Undescribable, Work, circumstances, describe
 
@@ -16,4 +16,5 @@ __all__ = [
     "Work",
     "circumstances",
     "describe",
+    "stamped",
 ]

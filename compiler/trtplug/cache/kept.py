@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -20,19 +20,21 @@ from trtplug.partition import Partition, extract
 Stamp: TypeAlias = tuple[int, int, int]
 
 
+Stamps: TypeAlias = Mapping[int, tuple[torch.Tensor, Stamp]]
+"""Tensors with their stamps, by identity."""
+
+
 class Kept:
-    """What a compilation made, each weight being stamped now.
+    """What a compilation made.
 
     Args:
         lowered, parts: what was compiled.
         engines: of the blocks, in order.
+        stamps: of the weights, as they were compiled.
     """
 
-    def __init__(self, lowered: Lowered, parts: Partition, engines: Sequence[CompiledEngine]) -> None:
-        self.lowered, self.parts, self.engines = lowered, parts, tuple(engines)
-        held = _constants(lowered.graph_module)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            self._stamps = {id(tensor): (tensor, found) for tensor, found in zip(held, pool.map(stamp, held))}
+    def __init__(self, lowered: Lowered, parts: Partition, engines: Sequence[CompiledEngine], stamps: Stamps) -> None:
+        self.lowered, self.parts, self.engines, self._stamps = lowered, parts, tuple(engines), stamps
         self._described: list[tuple[Work, CompiledEngine]] | None = None
 
     def find(self, work: Work, about: Circumstances) -> CompiledEngine | None:
@@ -58,6 +60,13 @@ class Kept:
     def _as_before(self, tensor: torch.Tensor) -> bool:
         _, before = self._stamps[id(tensor)]
         return stamp(tensor) == before
+
+
+def stamped(lowered: Lowered) -> Stamps:
+    """The weights as they are now."""
+    held = _constants(lowered.graph_module)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return {id(tensor): (tensor, found) for tensor, found in zip(held, pool.map(stamp, held))}
 
 
 def _constants(graph_module: GraphModule) -> list[torch.Tensor]:

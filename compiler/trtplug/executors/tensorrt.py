@@ -110,7 +110,7 @@ class EngineRun:
 
     def inspect(self) -> Any:
         """What TensorRT says about the loaded engine, as what JSON can say. See `Contexts.inspect`."""
-        return self._load(torch.cuda.current_device()).inspect()
+        return self._load(next(iter(self._loaded), torch.cuda.current_device())).inspect()
 
     def _elsewhere(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         """A call with tensors of another device than the last one's."""

@@ -26,7 +26,7 @@ from trtplug.lowering import Lifted, Mutation, apply_mutations, graphs, lower_li
 from trtplug.naming import op_name, source_line
 from trtplug.partition import link
 from trtplug.report import CompilationReport, NodeRecord
-from trtplug.reporting import with_loaded
+from trtplug.reporting import once_loaded
 from trtplug.turns import tracing_turn
 from trtplug.versions import versions
 from trtplug_registry import Reason, ReasonCode, free_name
@@ -47,7 +47,8 @@ def run_in_torch(graph_module: fx.GraphModule, session: Session, number: int, wh
         for node in graph_module.graph.nodes
         if node.op.startswith("call_") and op_name(node) != "getitem"
     )
-    session.reports[number] = CompilationReport(nodes, (), {}, versions=versions(), warnings=(message,))
+    report = CompilationReport(nodes, (), {}, versions=versions(), warnings=(message,))
+    session.reports[number] = lambda: report
     warnings.warn(message, TorchOnlyWarning, stacklevel=3)
     run: Callable[..., Any] = graph_module.forward
     return run
@@ -127,9 +128,9 @@ class Graph:
         engines, runners = run.ready(lowered, executor)
         with run.stage("link"):
             linked = link(lowered.graph_module, run.parts, runners)
-            self._kept = Kept(lowered, run.parts, engines)
-        report = with_loaded(run.report(lowered, engines, executor.name), runners)
-        session.reports[self._number] = report
+        self._kept = run.kept
+        report = run.report(lowered, engines, executor.name)
+        session.reports[self._number] = once_loaded(report, runners)
         _log.info("graph %d: %s", self._number, report.summary())
         _log.debug("graph %d:\n%s", self._number, report)
         frozen = frozenset(self._frozen)

@@ -22,12 +22,12 @@ class Session:
 
     Attributes:
         settings: from its options.
-        reports: of each graph, by the number of the graph; a graph that is compiled again replaces its own.
+        reports: what makes each graph's, by its number; a graph that is compiled again replaces its own.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.reports: dict[int, CompilationReport] = {}
+        self.reports: dict[int, Callable[[], CompilationReport]] = {}
         self._numbers = itertools.count()
 
     @functools.cached_property
@@ -81,7 +81,7 @@ def reports(fast: Any) -> tuple[CompilationReport, ...]:
         name = type(fast).__name__
         raise InputError(f"reports: expected what torch.compile(..., backend='trtplug') returns, found a {name}")
     session: Session | None = getattr(compiler, _ATTRIBUTE, None)
-    return () if session is None else tuple(report for _, report in sorted(session.reports.items()))
+    return () if session is None else tuple(report() for _, report in sorted(session.reports.items()))
 
 
 def _innermost(compiler: Any) -> Any:

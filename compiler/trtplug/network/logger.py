@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import logging
 import re
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 from trtplug._tensorrt import library
+from trtplug.collector import collector_paused
 
 _log = logging.getLogger("trtplug.tensorrt")
 
@@ -58,24 +57,15 @@ def new_logger() -> Any:
     return _logger_class()()
 
 
-_MAKING = threading.RLock()  # the collector is one for the process
-
-
 @contextlib.contextmanager
 def making() -> Iterator[None]:
-    """While a builder or a runtime is made, nothing is collected.
+    """While a builder or a runtime is made, nothing is collected, in no thread.
 
     TensorRT then logs with a lock held that it takes to destroy one, too: were an earlier one garbage that Python finds
     while it runs our logger, it would wait for itself for ever.
     """
-    with _MAKING:
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
-            yield
-        finally:
-            if enabled:
-                gc.enable()
+    with collector_paused():
+        yield
 
 
 def new_runtime(logger: Any) -> Any:

@@ -32,6 +32,15 @@ def compiled():
     return get
 
 
+@pytest.mark.parametrize("suffix", [".trtp", ".pt2", ""])
+def test_a_place_that_cannot_be_written_to(suffix, compiled, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(trtplug.ArtefactError, match="it cannot be written: ") as caught:
+        trtplug.save(compiled(next(iter(CASES))), tmp_path / "file" / f"model{suffix}")
+    assert f"file/model{suffix}: " in str(caught.value)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_loaded_model_is_the_saved_one(name, compiled, tmp_path):
     original = compiled(name)

@@ -388,6 +388,22 @@ def test_an_unknown_option_is_an_error():
         fast(torch.randn(2, 4))
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"executor": "referense"}, "did you mean 'reference'"),
+        ({"prefer": ["trtplug-convertres"]}, "did you mean 'trtplug-converters'"),
+        ({"torch_ops": ["aten::lineer"]}, "did you mean 'aten::linear'"),
+        ({"disable_passes": ["trtplug-passes:noops"]}, "did you mean 'trtplug-passes:no-ops'"),
+    ],
+)
+def test_an_option_that_names_what_is_not_there_is_an_error(option, words):
+    """And not a reason to run a graph in Torch."""
+    fast = torch.compile(model(), backend="trtplug", options=option)
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match=words), torch.no_grad():
+        fast(torch.randn(2, 4))
+
+
 def test_without_importing_us_first():
     code = (
         "import torch; m = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU());"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,28 +39,35 @@ def save(compiled: CompiledModule, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         SettingsError: the suffix is none of these.
-        ArtefactError: the model holds something that a file cannot hold, or the path is taken by something else.
+        ArtefactError: the model holds something that a file cannot hold, or the path is taken by something else, or
+            cannot be written to; what was there before is still there.
     """
     if not isinstance(compiled, CompiledModule):
         raise SettingsError(f"save: expected what trtplug.compile returned, found {type(compiled).__name__}")
     kind, target = _kind(path), _place(path)
+    try:
+        _writer(kind)(compiled, target)
+    except OSError as error:
+        raise ArtefactError(target, f"it cannot be written: {error.strerror or error}") from error
+    return Path(path)
+
+
+def _writer(kind: str) -> Callable[[CompiledModule, Path], None]:
     if kind == _SUFFIX:
         from trtplug.artefacts.file import save_file
 
-        save_file(compiled, target)
-    elif kind == _EXPORTED:
+        return save_file
+    if kind == _EXPORTED:
         from trtplug.artefacts.exported import save_exported
 
-        save_exported(compiled, target)
-    elif kind == _SCRIPT:
+        return save_exported
+    if kind == _SCRIPT:
         from trtplug.artefacts.script import save_script
 
-        save_script(compiled, target)
-    else:
-        from trtplug.artefacts.folder import save_folder
+        return save_script
+    from trtplug.artefacts.folder import save_folder
 
-        save_folder(compiled, target)
-    return Path(path)
+    return save_folder
 
 
 def load(

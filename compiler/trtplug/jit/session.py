@@ -12,7 +12,7 @@ from trtplug.assembly import registry_for
 from trtplug.errors import InputError
 from trtplug.report import CompilationReport
 from trtplug.settings import Settings
-from trtplug_registry import Registry
+from trtplug_registry import Registry, unknown_name
 
 _ATTRIBUTE = "_trtplug_session"
 
@@ -32,8 +32,17 @@ class Session:
 
     @functools.cached_property
     def registry(self) -> Registry:
-        """Assembled once, however many graphs there are."""
-        return registry_for(self.settings)
+        """Assembled once, however many graphs there are.
+
+        Raises:
+            UnknownNameError, PassOrderError: an option names what is not there, an executor too.
+            PluginError: under ``strict_plugins``.
+        """
+        made = registry_for(self.settings)
+        executors = [executor.name for executor in made.executors]
+        if self.settings.executor not in ("auto", *executors):
+            raise unknown_name("executor", self.settings.executor, executors)
+        return made
 
     def number(self) -> int:
         """Of the next graph."""

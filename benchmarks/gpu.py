@@ -31,6 +31,7 @@ if __name__ == "__main__" and sys.argv[1:2] == ["pack"]:  # before torch is aske
 
 import gpu_breadth
 import gpu_jobs
+import gpu_sketches
 
 from trtplug.testing.parity.pool import Job, Outcome, run_jobs
 
@@ -67,14 +68,14 @@ def jobs(family: str, executor: str, device: str) -> Iterator[Job]:
                 yield Job("gpu_jobs:model", (name, dtype, executor, device, {}), 120)
     elif family == "tf32":
         for label, flags in FLAGS.items():
-            yield Job("gpu_jobs:tf32", (label, flags), 60)
+            yield Job("gpu_sketches:tf32", (label, flags), 60)
     elif family == "tf32-override":
-        yield Job("gpu_jobs:tf32", ("TF32 cleared, NVIDIA_TF32_OVERRIDE=0", FLAGS["TF32 cleared"]), 60)
+        yield Job("gpu_sketches:tf32", ("TF32 cleared, NVIDIA_TF32_OVERRIDE=0", FLAGS["TF32 cleared"]), 60)
     elif family.startswith("attention"):
-        for form in gpu_jobs.ATTENTION_FORMS:
+        for form in gpu_sketches.ATTENTION_FORMS:
             for dtype in ("float16", "bfloat16", "float32"):
-                for layers, length, width in gpu_jobs.ATTENTION_SIZES:
-                    yield Job("gpu_jobs:attention", (form, dtype, layers, length, width), 60)
+                for layers, length, width in gpu_sketches.ATTENTION_SIZES:
+                    yield Job("gpu_sketches:attention", (form, dtype, layers, length, width), 60)
     elif family == "layers":
         from trtplug.testing.parity.layers import layer_cases
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 import trtplug
 from trtplug.testing import run_op
+from trtplug_converters.convolution import _folded_axis
 from trtplug_registry import Registry
 
 conv2d = torch.ops.aten.conv2d.default
@@ -24,6 +26,16 @@ def test_windows_that_tile_an_image_are_rows_of_a_product(layers: Any, built_in:
     assert "CONVOLUTION" not in found
     (result,) = run_op(built_in, conv2d, args)
     torch.testing.assert_close(result, conv2d(*args), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_windows_tile_a_line_an_image_and_a_volume(layers: Any, built_in: Registry, axes: int) -> None:
+    sizes = [2, 3, 4][-axes:]
+    image, kernel = torch.randn(2, 3, *(2 * size for size in sizes)), torch.randn(5, 3, *sizes)
+    args = (image, kernel, None, sizes, [0] * axes, [1] * axes, False, [0] * axes, 1)
+    assert "CONVOLUTION" not in layers(transposed, *args)
+    (result,) = run_op(built_in, transposed, args)
+    torch.testing.assert_close(result, transposed(*args), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +60,7 @@ def test_a_deconvolution_of_a_constant_is_not_all_there_is_between_casts(
     args = (LINE.to(dtype), LINES.to(dtype), None if bias is None else bias.to(dtype))
     given = layers(transposed, *args, [1], [0], [1], True, [0], 1, constants=constants)
     assert ("ACTIVATION LEAKY_RELU" in given) == found
+    assert ("REDUCE SUM" in given) == (dtype == torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +124,28 @@ def test_strides_over_an_image_become_channels(kernel: Any, stride: Any, padding
     torch.testing.assert_close(compiled(image), model(image), rtol=2e-3, atol=2e-3)
     kernels = [tensor.shape for tensor in compiled.engines[0].reference.buffers() if tensor.dim() == 4]
     assert [shape[1] for shape in kernels if shape[0] == 4] == [channels]
+
+
+def test_an_axis_is_folded_where_its_last_elements_are_read() -> None:
+    """Of a line of n elements, k of them times a kernel each s: the same by windows of s channels."""
+    found = 0
+    for size, kernel, stride, before, after in itertools.product(
+        range(1, 7), (1, 2, 4, 5), (1, 2, 3), (0, 1, 2), (0, 1)
+    ):
+        windows = torch.nn.functional.pad(torch.arange(1.0, size + 1), (before, after))
+        count = (len(windows) - kernel) // stride + 1
+        reads = size % stride == 0 and count > 0 and (count - 1) * stride + kernel - before > size - stride
+        folded = _folded_axis(size, kernel, stride, before, after)
+        assert (folded is not None) == reads
+        if folded is not None:
+            found += 1
+            front, taps, ahead, rest = folded
+            weight = torch.arange(1.0, kernel + 1)
+            wide = torch.nn.functional.pad(weight, (front, taps * stride - kernel - front)).reshape(taps, stride)
+            blocks = torch.nn.functional.pad(torch.arange(1.0, size + 1).reshape(-1, stride), (0, 0, ahead, rest))
+            results = torch.stack([(blocks[at : at + taps] * wide).sum() for at in range(len(blocks) - taps + 1)])
+            assert results.equal(windows.unfold(0, kernel, stride) @ weight)
+    assert found > 100
 
 
 @pytest.mark.parametrize(

@@ -63,13 +63,12 @@ def roots_of(value: Converter | Callable[..., Any]) -> set[Name]:
 
 def reached(names: Iterable[Name], text: Text) -> dict[Name, str]:
     """The source of what is named, and of all that this names of the same package."""
-    module = functools.cache(lambda name: _Module.parsed(name, text(name) or ""))
     found: dict[Name, str] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in found:
-            held = module(name[0])
+            held = _parsed(name[0], text(name[0]) or "")
             found[name] = held.whole if not name[1] else held.text(name[1])
             waiting += held.uses(name[1], text)
     return found
@@ -122,6 +121,9 @@ class _Module:
                 yield module, name
             elif part:
                 yield f"{module}.{name}", part
+
+
+_parsed = functools.cache(_Module.parsed)  # all cases ask about the same few modules
 
 
 def _bound(statement: ast.stmt) -> set[str]:

@@ -63,7 +63,7 @@ def nature(op: OpOverload | HigherOrderOperator) -> str:
         return "it checks and returns nothing, which no engine can do: it runs beside the engines"
     if op._schema.is_mutable:
         return "it writes to its arguments; lowering makes values of such writes where it can"
-    if op._schema.name.endswith("_backward"):
+    if op._schema.name.endswith(("_backward", "_backward_data")):
         return "it computes a gradient; engines are for inference"
     if op._schema.name.partition("::")[2].startswith(_COMPLEX):
         return "its numbers are complex, and TensorRT has no type for them"

@@ -199,6 +199,12 @@ def trigamma(x: Tensor) -> Tensor:
     return torch.where(mirrored, sine * sine - value, value)
 
 
+def j0(x: Tensor) -> Tensor:
+    """The spherical one, sin(x) / x."""
+    wave = torch.where(x.isinf(), 0.0, x.sin() / x)
+    return torch.where(x == 0, 1.0, wave)
+
+
 def polygamma(n: int, self: Tensor) -> Tensor:
     if n not in (0, 1):
         raise NotImplementedError("higher derivatives are values of the zeta function")
@@ -217,6 +223,9 @@ TABLE: Table = {
             "special_i0": i0,
             "special_i1e": i1e,
             "special_i1": i1,
+            "special_modified_bessel_i0": i0,
+            "special_modified_bessel_i1": i1,
+            "special_spherical_bessel_j0": j0,
             "lgamma": lgamma,
             "digamma": digamma,
         }.items()

@@ -10,9 +10,12 @@ weights. Results are written to FOLDER/speed.jsonl as they come. Who is not inst
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import copy
+import importlib.util
 import json
+import math
 import os
 import queue
 import statistics
@@ -292,32 +295,40 @@ def profile(compiled: Any, args: Any) -> Any:
 
 
 def compile_alone(name: str, who: str) -> None:
-    """Seconds from the exported program to the end of the first call, with nothing beside it."""
+    """Seconds from the exported program to the end of the first call, with nothing beside it.
+
+    TensorRT is loaded before, by either's import. So are the peer's own modules; ours only for "ours, loaded".
+    """
     warnings.simplefilter("ignore")
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     row = Row(name)
     with torch.no_grad():
         row.model(*row.args)
-        if who == "ours":
+        before = time.perf_counter()
+        if who.startswith("ours"):
             import trtplug
             from trtplug._tensorrt import library
 
-            library()  # the peer's own import has loaded it, too
+            library()
+            loaded = time.perf_counter() - before
             ours_program = trtplug.trace(row.model, row.args)
+            if who == "ours, loaded":
+                _ = trtplug.compile, trtplug.registry()  # the modules of the pipeline, and of the plugins
             start = time.perf_counter()
             compiled: Any = trtplug.compile(ours_program, executor="tensorrt")
-            stages = dict(compiled.report.stages)
         else:
             import torch_tensorrt
 
+            loaded = time.perf_counter() - before
             program = torch.export.export(row.model, row.args)
             start = time.perf_counter()
             compiled = torch_tensorrt.dynamo.compile(program, arg_inputs=list(row.args), min_block_size=1)
-            stages = {}
         compiled(*row.args)
         torch.cuda.synchronize()
-    out.write(json.dumps({"who": who, "alone_s": time.perf_counter() - start, "stages": stages}) + "\n")
+    alone = time.perf_counter() - start
+    stages = dict(compiled.report.stages) if who.startswith("ours") else {}
+    out.write(json.dumps({"who": who, "alone_s": alone, "import_s": loaded, "stages": stages}) + "\n")
     out.flush()
     os._exit(0)
 
@@ -332,15 +343,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=560, help="in all (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder (default: %(default)s)")
     parser.add_argument("--compile-times", action="store_true", help="only what compiling takes, ours and the peer's")
+    parser.add_argument("--repeats", type=int, default=4, help="of each, with --compile-times (default: %(default)s)")
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
     parser.add_argument("--alone", default="", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     contestants = [who for who in chosen.contestants.split(";") if who]
+    if chosen.alone:
+        compile_alone(chosen.alone, contestants[0])
     unknown = [who for who in contestants if who not in CONTESTANTS]
     if unknown:
         parser.error(f"no contestant {unknown[0]!r}: choose among {'; '.join(CONTESTANTS)}")
-    if chosen.alone:
-        compile_alone(chosen.alone, contestants[0])
     if chosen.serve:
         serve(chosen.serve, contestants)
         return
@@ -350,7 +362,7 @@ def main() -> None:
     with (chosen.out / "speed.jsonl").open("a") as file:
         results = Results(file)
         if chosen.compile_times:
-            compile_times(rows, results)
+            compile_times(rows, results, chosen.repeats)
             return
         run(rows, contestants, results, chosen.out, time.monotonic() + chosen.seconds)
     results.print(contestants)
@@ -433,16 +445,24 @@ def run(rows: list[str], contestants: list[str], results: Results, out: Path, de
         process.wait()
 
 
-def compile_times(rows: list[str], results: Results, repeats: int = 4) -> None:
-    """One process at a time, the contestants in turn."""
+def compile_times(rows: list[str], results: Results, repeats: int) -> None:
+    """One process at a time, the contestants in turn. Our bytecode is there, as when a package is installed."""
+    for package in ("trtplug", "trtplug_registry", "trtplug_converters", "trtplug_lowering_passes"):
+        for folder in importlib.util.find_spec(package).submodule_search_locations:  # type: ignore[union-attr]
+            compileall.compile_dir(folder, quiet=2)
     for name in rows:
-        for who in ("ours", "peer") * repeats:
+        times: dict[str, list[float]] = {}
+        for who in ("ours", "peer", "ours, loaded") * repeats:
             command = [sys.executable, __file__, "--contestants", who, "--alone", name]
             with contextlib.suppress(subprocess.TimeoutExpired):
                 done = subprocess.run(command, capture_output=True, text=True, timeout=120)
                 line = done.stdout.strip().splitlines()[-1:] or [json.dumps({"failed": done.stderr[-300:]})]
                 results.add(name, json.loads(line[0]))
                 print(f"{name}: {who}: {line[0]}", flush=True)
+                times.setdefault(who, []).append(json.loads(line[0]).get("alone_s", math.nan))
+        for who, seconds in times.items():
+            ratio = statistics.mean(seconds) / statistics.mean(times["peer"])
+            print(f"{name}: {who}: {statistics.mean(seconds):.2f} s on average, {ratio:.2f} of the peer's")
 
 
 def _read(name: str, process: subprocess.Popen[str], lines: queue.Queue[tuple[str, dict[str, Any]]]) -> None:

@@ -8,12 +8,18 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import torch
+from torch.fx import Node
 
 from trtplug._tensorrt import times_kernels
+from trtplug.cache import Found
+from trtplug.engine import CompiledEngine
 from trtplug.errors import BuildError
 from trtplug.network import Network
+from trtplug.partition import Block
+from trtplug_registry import ReasonCode
 
 MOST_AT_ONCE = 4
 MOST_BYTES = 2**30
@@ -27,6 +33,31 @@ class Plan:
     plan: bytes
     error: BuildError | None
     seconds: float
+
+
+@dataclasses.dataclass
+class Built:
+    """A block that has been converted and built, kept while other blocks are redone."""
+
+    engine: CompiledEngine
+    seconds: float
+    cached: bool = False
+
+
+Failure: TypeAlias = tuple[Node, ReasonCode, Exception]
+"""The node to blame, why, and the error."""
+
+
+@dataclasses.dataclass
+class Begun:
+    """A block whose engine is finished, failed, or being built."""
+
+    block: Block
+    outcome: Built | Failure | None = None
+    network: Network | None = None
+    found: Found = dataclasses.field(default_factory=Found)
+    seconds: float = 0.0
+    plan: Callable[[], Plan] | None = None
 
 
 class Builds:

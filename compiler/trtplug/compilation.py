@@ -9,15 +9,15 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor as Threads
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from trtplug.building import Builds, Plan
+from trtplug.building import Begun, Builds, Built, Failure, Plan
 from trtplug.cache import Finished, Found, Kept, stamped
 from trtplug.cautions import conflicts, faults, rounding
 from trtplug.collector import collector_paused
@@ -60,31 +60,6 @@ class FallbackWarning(UserWarning):
     """A converter raised, or TensorRT refused a block: the node is left to Torch, and the compilation goes on."""
 
 
-@dataclasses.dataclass
-class _Built:
-    """A block that has been converted and built, kept while other blocks are redone."""
-
-    engine: CompiledEngine
-    seconds: float
-    cached: bool = False
-
-
-_Failure: TypeAlias = tuple[Node, ReasonCode, Exception]
-"""The node to blame, why, and the error."""
-
-
-@dataclasses.dataclass
-class _Begun:
-    """A block whose engine is finished, failed, or being built."""
-
-    block: Block
-    outcome: _Built | _Failure | None = None
-    network: Network | None = None
-    found: Found = dataclasses.field(default_factory=Found)
-    seconds: float = 0.0
-    plan: Callable[[], Plan] | None = None
-
-
 class Compilation:
     """One run of the pipeline: its stage times, its quarantine, and the blocks that are done.
 
@@ -115,7 +90,7 @@ class Compilation:
         self.kept: Kept
         self._beside: Threads
         self._lifted: list[Network] = []
-        self._built: dict[tuple[Any, ...], _Built] = {}
+        self._built: dict[tuple[Any, ...], Built] = {}
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -183,9 +158,9 @@ class Compilation:
                 return [dataclasses.replace(each.engine, name=f"engine_{i}") for i, each in enumerate(built)]
             self._put_in_quarantine(*failure)
 
-    def _build_blocks(self, lowered: Lowered) -> _Failure | None:
+    def _build_blocks(self, lowered: Lowered) -> Failure | None:
         """Builds what is not built yet, several blocks at a time; the first failure, in the order of the blocks."""
-        waiting: collections.deque[_Begun] = collections.deque()
+        waiting: collections.deque[Begun] = collections.deque()
         failure = None
         with Builds(self._plan, len(self.parts.blocks)) as builds:
             for block in self.parts.blocks:
@@ -245,24 +220,24 @@ class Compilation:
                 return engines
             self._leave_to_torch(*failed)
 
-    def _begin(self, lowered: Lowered, block: Block) -> _Begun:
+    def _begin(self, lowered: Lowered, block: Block) -> Begun:
         """The block, finished where it is known, or converted."""
         start = time.perf_counter()
         known = self._built.get(_key(block))
         if known is not None:
-            return _Begun(block, known)
+            return Begun(block, known)
         graph = extract(lowered.graph_module, block)
         found = self._find(lowered, graph)
         if found.engine is not None:
-            return _Begun(block, _Built(found.engine, time.perf_counter() - start, found.cached))
+            return Begun(block, Built(found.engine, time.perf_counter() - start, found.cached))
         try:
             with self.stage("convert"):
                 network = self._convert(lowered, block, graph)
         except ConversionError as error:
-            return _Begun(block, (self._original(lowered, block, error.node), ReasonCode.CONVERSION_FAILED, error))
-        return _Begun(block, None, network, found, time.perf_counter() - start)
+            return Begun(block, (self._original(lowered, block, error.node), ReasonCode.CONVERSION_FAILED, error))
+        return Begun(block, None, network, found, time.perf_counter() - start)
 
-    def _finish(self, lowered: Lowered, begun: _Begun) -> _Failure | None:
+    def _finish(self, lowered: Lowered, begun: Begun) -> Failure | None:
         """Puts the finished block with the others, or says what failed."""
         outcome = begun.outcome
         if begun.network is not None and begun.plan is not None:
@@ -284,7 +259,7 @@ class Compilation:
         self._built[_key(begun.block)] = outcome
         return None
 
-    def _made(self, begun: _Begun, plan: Plan) -> _Built:
+    def _made(self, begun: Begun, plan: Plan) -> Built:
         start, network = time.perf_counter(), begun.network
         assert network is not None
         self._lifted.append(network)
@@ -293,7 +268,7 @@ class Compilation:
         if begun.found.work is not None:
             with self.stage("cache"):
                 self.finished.keep(begun.found, engine)
-        return _Built(engine, begun.seconds + plan.seconds + time.perf_counter() - start)
+        return Built(engine, begun.seconds + plan.seconds + time.perf_counter() - start)
 
     def _lift(self, network: Network) -> GraphModule:
         with self.stage("lift"):

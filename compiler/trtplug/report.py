@@ -118,7 +118,7 @@ class CompilationReport:
     Attributes:
         nodes: every compute node, in graph order.
         engines: every TensorRT block, in order of execution.
-        stages: seconds of each stage, in the order in which they ended. Networks are lifted beside the stages after that.
+        stages: seconds of each stage, in the order in which they ended; ``lift`` runs beside others.
         passes: of each lowering pass its id, seconds, nodes before and after, whether it changed anything, how often
             its rules were applied, and what it declined to do, and why.
         executor: what runs the engines; "" in a dry run.

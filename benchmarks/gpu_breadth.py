@@ -45,7 +45,7 @@ def breadth_cases() -> dict[str, tuple[str, torch.dtype]]:
 def _taken() -> Iterator[tuple[str, tuple[str, torch.dtype]]]:
     for dtype in DTYPES:
         given = operands(dtype)
-        for text in (text for family in FAMILIES for text in calls(family)):
+        for text in (text for family in FAMILIES for text in calls(family, "cuda")):
             if text in LEFT and LEFT[text].holds(dtype):
                 continue
             try:
@@ -57,7 +57,7 @@ def _taken() -> Iterator[tuple[str, tuple[str, torch.dtype]]]:
 
 def every_id() -> set[str]:
     """The ids that cases can have, whatever eager takes."""
-    texts = [text for family in FAMILIES for text in calls(family)]
+    texts = [text for family in FAMILIES for text in calls(family, "cuda")]
     return {f"{text} {str(dtype).removeprefix('torch.')}" for text in texts for dtype in DTYPES}
 
 

@@ -14,7 +14,7 @@ from trtplug.collector import collector_paused
 from trtplug.engine import CompiledEngine, EngineModule
 from trtplug.insight import flops_of, picture, suggest
 from trtplug.lowering import Lowered
-from trtplug.lowering.decompose import WHY_NOT
+from trtplug.lowering.decompose import UNFAITHFUL, WHY_NOT
 from trtplug.naming import op_name, source_line
 from trtplug.partition import Block, Partition
 from trtplug.partition.value import Value, is_getitem, value_of
@@ -193,8 +193,11 @@ def _reasons(facts: Facts, node: Node, support: Any) -> tuple[Reason, ...]:
 
 
 def _explained(reason: Reason, why_not: str | None) -> Reason:
-    """With why the call is not written with other ops, where nobody converts it."""
-    if reason.code is not ReasonCode.NO_CONVERTER or reason.because or not why_not:
+    """With why the call is not written with other ops, where nobody converts it.
+
+    What the op is comes first (it draws random numbers), unless only Torch's metadata is in the way.
+    """
+    if reason.code is not ReasonCode.NO_CONVERTER or not why_not or (reason.because and why_not != UNFAITHFUL):
         return reason
     return dataclasses.replace(reason, because=why_not)
 

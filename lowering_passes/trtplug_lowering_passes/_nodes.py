@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -32,7 +33,7 @@ def call_before(place: fx.Node, target: Any, *args: Any, name: str | None = None
         node = graph.create_node("call_function", target, args, kwargs, name=name)
     node.meta = {key: place.meta[key] for key in ORIGIN if key in place.meta}
     vals, named = fx.node.map_arg((args, kwargs), lambda item: item.meta["val"])
-    with torch.no_grad(), unguarded_call(target, vals):
+    with torch.no_grad(), enable_python_dispatcher(), unguarded_call(target, vals):
         node.meta["val"] = target(*vals, **named)
     return node
 

@@ -21,6 +21,10 @@ X = torch.tensor([[1.0, -2.0, 3.0], [3.0, 0.0, 0.5]])
 RTX = pytest.mark.skipif(library().__name__ != "tensorrt_rtx", reason="standard TensorRT has the layer")
 
 
+PROMISED = torch.__version__ >= (2, 12)
+"""Torch 2.11 promises places of the data's dtype of `unique`, so that what a converter gives is not taken."""
+
+
 class Standard:
     """What standard TensorRT would say of itself."""
 
@@ -80,7 +84,10 @@ def cases() -> list[LawCase]:
     return [
         case
         for case in found
-        if DATA_DEPENDENT_SHAPES in case.converter.needs and case.law is not Law.BUILDS and case.dtype in dtypes
+        if DATA_DEPENDENT_SHAPES in case.converter.needs
+        and case.law is not Law.BUILDS
+        and case.dtype in dtypes
+        and (PROMISED or "unique" not in str(case.converter.target))
     ]
 
 
@@ -101,6 +108,7 @@ def test_a_number_has_no_axes(value):
     torch.testing.assert_close(result, torch.nonzero(torch.tensor(value)))
 
 
+@pytest.mark.skipif(not PROMISED, reason="torch 2.11 promises another dtype")
 @pytest.mark.parametrize("op", ["_unique2", "unique_consecutive"])
 def test_nan_is_like_no_other(op):
     """The laws draw none for an op that orders: which of several comes first, eager leaves open."""
@@ -117,7 +125,7 @@ def standard(monkeypatch):
     monkeypatch.setattr(_tensorrt._Capabilities, "has", lambda self, name: Standard().has(name) or True)
 
 
-@pytest.mark.parametrize("op", CONVERTED)
+@pytest.mark.parametrize("op", [op for op in CONVERTED if PROMISED or "unique" not in op])
 def test_one_engine_where_the_library_has_the_layer(op, standard, monkeypatch):
     """All but the build, which TensorRT-RTX would refuse."""
     monkeypatch.setattr(Network, "build", lambda self, progress=None, options=None: b"plan")

@@ -632,13 +632,16 @@ FAMILIES = {
 
 
 AFTER_2_11 = ("x[rows[0]]", "x[:, rows[0] - 3]")
-"""What `torch.export` of 2.11 refuses."""
+AFTER_2_11_ON_A_CPU = ("torch.quantile(", "torch.nanquantile(")
+"""How calls begin that `torch.export` of 2.11 refuses."""
 
 
-def calls(family: str) -> list[str]:
-    """Those of a family that this Torch exports."""
-    older = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12)
-    return [text for text in FAMILIES[family].strip().split("\n") if not (older and text in AFTER_2_11)]
+def calls(family: str, device: str = "cpu") -> list[str]:
+    """Those of a family that this Torch exports, on a device."""
+    refused: tuple[str, ...] = ()
+    if torch.__version__ < (2, 12):
+        refused = AFTER_2_11 + (AFTER_2_11_ON_A_CPU if device == "cpu" else ())
+    return [text for text in FAMILIES[family].strip().split("\n") if not text.startswith(refused)]
 
 
 def operands(dtype: torch.dtype) -> dict[str, object]:
@@ -754,6 +757,10 @@ LEFT: Mapping[str, Left] = {
 }
 """Calls that are left to Torch, in whole or in part: all others run in one engine."""
 
+
+if torch.__version__ < (2, 12):
+    call = "torch.lstm(stack, (state, state), [*lstm], True, 1, 0.0, False, False, True)"
+    LEFT = {**LEFT, call: Left("another shape or dtype than Torch's metadata promises")}  # its last states have rank 4
 
 NAMES = {"torch": torch, "f": torch.nn.functional, "aten": torch.ops.aten, "math": math, "float": float}
 

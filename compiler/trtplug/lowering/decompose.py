@@ -30,6 +30,8 @@ from trtplug_registry.guards import SpecializedError, unspecialized
 WHY_NOT = "not_decomposed"
 """The metadata that says why a call that nobody converts is not written with other ops, in words."""
 
+UNFAITHFUL = "written with other ops, it would have another shape or dtype than Torch's metadata promises"
+
 _MOVERS = frozenset(
     {
         "aten::clone",
@@ -215,7 +217,7 @@ class _Decomposition:
         for item in self._within:
             item.function(traced)
         if not _faithful(traced, node):
-            return "written with other ops, it would have another shape or dtype"
+            return UNFAITHFUL
         return _Template(traced, by)
 
     def _function(self, target: Any) -> tuple[Callable[..., Any] | None, str]:

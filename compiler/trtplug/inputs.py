@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from trtplug.branches import Branch
 from trtplug.errors import InputError
 from trtplug.profiles import holds, profiles_in, words
 from trtplug.ranges import Range, size_range
+
+_UNNAMED = re.compile(r"\b[su]\d+\b")
+"""In a size that has Torch's own name for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +123,8 @@ def _check_tensor(check: TensorInput, value: Any, known: dict[sympy.Expr, tuple[
             continue
         if not span.min <= given <= span.max:
             advice = "Compile with a wider range to allow it"
-            raise InputError(f"{where}; {span.name} is compiled for {span.min} to {span.max}. {advice}")
+            called = "it" if _UNNAMED.search(span.name) else span.name
+            raise InputError(f"{where}; {called} is compiled for {span.min} to {span.max}. {advice}")
         before = known.setdefault(size, (given, f"dimension {axis} of input {check.name!r}"))
         if before[0] != given:
             raise InputError(f"{where}, but {before[1]} is {before[0]}; both are the size {span.name}")

@@ -51,7 +51,9 @@ def good(tmp_path_factory):
     assert compiled.report.torch_ops
     for engine in compiled.engines:
         object.__setattr__(engine, "plan", engine.plan[:100])
-    return trtplug.save(compiled, tmp_path_factory.mktemp("good") / FILE).read_bytes()
+    file = trtplug.save(compiled, tmp_path_factory.mktemp("good") / FILE)
+    str(trtplug.load(file).report)  # Hypothesis draws constants of modules, and gets confused by new ones between draws
+    return file.read_bytes()
 
 
 # --- a watch over what loading does -----------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class CompiledModule(nn.Module):
         if names is not None and len(kwargs) == len(names) and not traced:
             try:
                 flat = args if not names else (*args, *[kwargs[name] for name in names])
-                signature = tuple([(value.dtype, value.shape, value.device) for value in flat])
+                signature = tuple([(value.dtype, value.shape, value.device, value.layout) for value in flat])
             except (AttributeError, KeyError):  # something else than tensors, or another keyword
                 pass
             else:

@@ -38,8 +38,11 @@ def raised(error: BaseException) -> str:
     """What a plugin raised, in words, with the line of its own that did: the innermost outside of what called it."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in _NOT_A_PLUGIN:
-            place = f" ({frame.f_code.co_filename}:{line})"
+        file = frame.f_code.co_filename
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _NOT_A_PLUGIN and not file.startswith(
+            "<frozen"
+        ):
+            place = f" ({file}:{line})"
     return f"{type(error).__name__}: {error}{place}"
 
 

@@ -81,5 +81,7 @@ def test_torch_s_own_branches_and_those_that_every_size_takes_are_none():
 
 
 def test_a_sparse_input_is_refused(compiled):
+    x, y = torch.randn(14, 2), torch.randn(13)
+    compiled(x, y)  # of sizes that have passed before, too
     with pytest.raises(trtplug.InputError, match=r"input 'x' is of the layout torch.sparse_coo; .*to_dense"):
-        compiled(torch.randn(14, 2).to_sparse(), torch.randn(13))
+        compiled(x.to_sparse(), y)

@@ -12,6 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 _KEEP_SHAPE = frozenset({torch.ops.aten._to_copy.default, torch.ops.aten.clone.default})
 
 
+_LEARNT = ("replacements", "var_to_range", "axioms")
+"""What Torch draws from a guard, in dictionaries: sizes that are fixed, bounds, and answers that follow."""
+
+
 class SpecializedError(Exception):
     """A computation holds only for some sizes."""
 
@@ -49,23 +53,30 @@ def unspecialized(shape_env: Any) -> Iterator[None]:
         yield
         return
     frozen, shape_env.frozen = shape_env.frozen, False  # export freezes it, which would hide the guards
-    guards, replacements, spans = (
-        len(shape_env.guards),
-        dict(shape_env.replacements),
-        dict(shape_env.var_to_range),
-    )
+    guards = len(shape_env.guards)
+    learnt = [getattr(shape_env, name) for name in _LEARNT]
+    before = [dict(one) for one in learnt]
+    holds = False
     try:
         yield
         new = shape_env.guards[guards:]
         # Ne(size, 0) and Ne(size, 1) are what export itself assumes of every dynamic size
-        if shape_env.replacements != replacements or any(getattr(g.expr, "rel_op", "") != "!=" for g in new):
+        if learnt[0] != before[0] or any(getattr(g.expr, "rel_op", "") != "!=" for g in new):
             raise SpecializedError(", ".join(str(guard.expr) for guard in new))
+        holds = True
     finally:
         shape_env.frozen = frozen
         del shape_env.guards[guards:]
-        if shape_env.replacements != replacements or dict(shape_env.var_to_range) != spans:
-            shape_env.replacements.clear()
-            shape_env.replacements.update(replacements)
-            shape_env.var_to_range.clear()
-            shape_env.var_to_range.update(spans)
-            shape_env._update_version_counter()
+        if not holds or dict(learnt[1]) != before[1]:
+            for one, other in zip(learnt, before, strict=True):
+                one.clear()
+                one.update(other)
+            _forget_answers(shape_env)
+
+
+def _forget_answers(shape_env: Any) -> None:
+    """Makes what is kept of answers about sizes count no more: Torch itself only ever learns, and notices just that."""
+    shape_env._update_version_counter()
+    shape_env._version_counter += 1
+    if hasattr(shape_env, "_replacements_version_counter"):  # each SymInt keeps its expression since torch 2.12
+        shape_env._replacements_version_counter += 1

@@ -143,7 +143,8 @@ class _Decomposition:
         """Why a call that others would be written with stays in Torch."""
         reason = self.registry.lookup(node).reasons[0]
         why = reason.because or (reason.seen if reason.argument else node.meta.get(WHY_NOT))
-        return f"{why}" if why else f"it is written with {qualified_name(node.target)}, which nobody converts"  # type: ignore[arg-type]
+        name = qualified_name(node.target)  # type: ignore[arg-type]  # an OpOverload
+        return f"{why}" if why else f"it is written with {name}, which nobody converts"
 
     @staticmethod
     def _between(before: fx.Node, after: fx.Node) -> list[fx.Node]:

@@ -86,7 +86,7 @@ class _Otherwise(_WithoutNan):
         if not self.env[node].is_floating_point():
             return True
         source = _source(node)
-        return source.target is pointwise.cast and self._is_whole(source.args[0])  # type: ignore[arg-type]
+        return source.target is pointwise.cast and self._is_whole(source.args[0])  # type: ignore[arg-type]  # a node
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target in _PRODUCTS:
@@ -109,7 +109,7 @@ class _Otherwise(_WithoutNan):
 def _source(node: fx.Node) -> fx.Node:
     """What made a node, apart from the checks of its shape."""
     while node.target is checks.expect:
-        node = node.args[0]  # type: ignore[assignment]
+        node = node.args[0]  # type: ignore[assignment]  # a node
     return node
 
 
@@ -117,11 +117,11 @@ def _before_halves(node: fx.Node) -> fx.Node | None:
     """Of a layer that casts to float32 what has just been cast to halves: what that was before."""
     if node.target is not pointwise.cast or node.args[1] is not torch.float32:
         return None
-    half = _source(node.args[0])  # type: ignore[arg-type]
+    half = _source(node.args[0])  # type: ignore[arg-type]  # a node
     is_layer = any(user.target is checks.expect for user in node.users)
     if not is_layer or half.target is not pointwise.cast or half.args[1] not in (torch.float16, torch.bfloat16):
         return None
-    return half.args[0]  # type: ignore[return-value]
+    return half.args[0]  # type: ignore[return-value]  # a node
 
 
 def _dtype_of(node: fx.Node) -> torch.dtype:

@@ -33,7 +33,7 @@ from trtplug.network import Network
 DTYPES = "float32,float16,bfloat16,int32,int64,bool"
 TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 6e-2}
 UNWRITTEN = re.compile("empty|resize")
-RANDOM = re.compile("random generator|random numbers")
+RANDOM = re.compile(r"\brandom\b")
 
 
 def attention(

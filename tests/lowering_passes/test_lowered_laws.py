@@ -60,7 +60,9 @@ def test_an_op_that_nobody_has_described() -> None:
 
 def test_what_is_decomposed_is_described_or_says_why_not() -> None:
     registry = trtplug.registry()
-    assert {qualified_name(op) for op in registry.decompositions if described(op, registry) is None} == set(UNDESCRIBED)
+    named = {op for op in registry.decompositions if "Dimname" in str(op._schema)}  # axes with names, until torch 2.11
+    ops = registry.decompositions.keys() - named
+    assert {qualified_name(op) for op in ops if described(op, registry) is None} == set(UNDESCRIBED)
 
 
 @pytest.mark.parametrize("batch", [(), (2,)])
@@ -70,7 +72,7 @@ def test_products_in_another_dtype(batch: tuple[int, ...]) -> None:
     op = torch.ops.aten.bmm.dtype if batch else torch.ops.aten.mm.dtype
     (result,) = run_lowered_op(trtplug.registry(), op, (left, right, torch.float32))
     torch.testing.assert_close(result, left.float() @ right.float())
-    if not batch:
+    if not batch and torch.__version__ >= (2, 12):  # 2.11 has no metadata of it
         args = (torch.ones(2, 3).half(), left, right, torch.float32)
         (result,) = run_lowered_op(trtplug.registry(), torch.ops.aten.addmm.dtype, args, {"beta": 2, "alpha": 0.5})
         torch.testing.assert_close(result, 2 + (left.float() @ right.float()) / 2)

@@ -18,8 +18,8 @@ PATH = Path(__file__).with_name("record.tsv")
 DECISIONS: Mapping[str, str] = {
     "": "TensorRT agrees, or refuses to define or build it",
     "sizes": "a number computed from sizes that int32 does not hold ends the call with an error; eager wraps around",
-    "build": "1.4 does not build it: an input of int8 or float8 that is dequantized. When a model is compiled, the block "
-    "is left to Torch",
+    "build": "1.4 does not build it: an input of int8 or float8 that is dequantized. When a model is compiled, the "
+    "block is left to Torch",
     "context": "TensorRT fails as it makes a context: in 1.4 a convolution of bfloat16 with one channel per group. "
     "When a model is compiled, the block is left to Torch",
     "range": "in 1.4, a maximum over nothing but -inf is the least finite number, and the largest float32 rounds to an "

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import trtplug
+from conftest_standard import Standard
 from trtplug import _tensorrt
 from trtplug._tensorrt import capabilities, library
 from trtplug.errors import BuildError
@@ -23,15 +24,6 @@ RTX = pytest.mark.skipif(library().__name__ != "tensorrt_rtx", reason="standard 
 
 PROMISED = torch.__version__ >= (2, 12)
 """Torch 2.11 promises places of the data's dtype of `unique`, so that what a converter gives is not taken."""
-
-
-class Standard:
-    """What standard TensorRT would say of itself."""
-
-    version = "standard"
-
-    def has(self, name: str) -> bool:
-        return name == DATA_DEPENDENT_SHAPES or capabilities().has(name)
 
 
 class Around(nn.Module):

@@ -64,17 +64,16 @@ class Judge:
         return ""
 
 
-def judges_of(registry: Registry, converter: Converter, profile: Profile | None = None) -> list[Judge]:
+def judges_of(converter: Converter, profile: Profile | None = None) -> list[Judge]:
     """The laws that hold for a converter as it is; others cannot judge its mutants.
 
     Args:
-        registry: that it belongs to.
-        converter: one of its converters.
+        converter: to be mutated.
         profile: how much is drawn; `PROFILE` where None.
     """
     profile = profile or PROFILE
     plugin = Plugin(converter.plugin or "tested", built_in=converter.built_in, converters=(converter,))
-    alone = Registry([plugin], capabilities=registry.capabilities)
+    alone = Registry([plugin])  # what this TensorRT has not, the reference executor has
     (own,) = alone.converters
     found: list[Judge] = []
     building: list[Judge] = []

@@ -123,7 +123,7 @@ def outcomes(
 
     @functools.cache
     def judges(converter: Converter, profile: Profile | None = None) -> Sequence[Judge]:
-        return judges_of(registry, converter, profile)
+        return judges_of(converter, profile)
 
     def thorough(converter: Converter) -> Sequence[Judge]:
         return judges(converter, THOROUGH)

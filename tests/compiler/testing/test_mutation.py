@@ -151,7 +151,7 @@ def test_helpers_of_the_same_package_are_mutated_too() -> None:
 def test_every_mutant_of_a_sound_converter_dies_but_equivalent_ones() -> None:
     registry = registry_of([softmax])
     (user,) = registry.converters
-    judges = judges_of(registry, user)
+    judges = judges_of(user)
     laws = [judge.law for judge in judges]
     assert laws == ["equals-eager"] * len(FLOATS) + ["dynamic"] * 2 + ["builds"] * len(FLOATS)
     fates = {mutant: killed_by(mutant, [user], lambda user: judges) for mutant in mutants(user, registry)}
@@ -178,7 +178,7 @@ def test_rows_of_a_table_are_exchanged() -> None:
     with mutant.applied(exp) as applied:
         assert isinstance(applied.function, functools.partial)
         assert applied.function.args == ("NEG",)
-    assert killed_by(mutant, [exp], lambda user: judges_of(registry, user))
+    assert killed_by(mutant, [exp], lambda user: judges_of(user))
 
 
 @pytest.mark.usefixtures("quick")
@@ -196,7 +196,7 @@ def test_a_helper_is_changed_however_it_is_reached(user: Converter) -> None:
     registry = registry_of([user])
     (found,) = registry.converters
     wrong = Mutant(unchanged, "doubled", "here", "", doubled)
-    judges = judges_of(registry, found)
+    judges = judges_of(found)
     assert killed_by(wrong, [found], lambda user: judges)
     assert BY_NAME["unchanged"] is unchanged
     assert judges
@@ -205,14 +205,14 @@ def test_a_helper_is_changed_however_it_is_reached(user: Converter) -> None:
 
 def test_converters_that_fail_unchanged_judge_nothing() -> None:
     registry = registry_of([planted.alpha_dropped])
-    assert not any(judge.law == "equals-eager" for judge in judges_of(registry, registry.converters[0]))
+    assert not any(judge.law == "equals-eager" for judge in judges_of(registry.converters[0]))
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_a_mutant_asks_of_sizes_is_forgotten() -> None:
     registry = registry_of([planted.right_view])
     (own,) = registry.converters
-    judge = next(judge for judge in judges_of(registry, own) if judge.law == "dynamic")
+    judge = next(judge for judge in judges_of(own) if judge.law == "dynamic")
 
     def asking(ctx, self, size):  # type: ignore[no-untyped-def]  # a toy
         return ctx.reshape(self, [int(size) for size in ctx.node.meta["val"].shape])

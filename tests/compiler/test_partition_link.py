@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_partition_graphs import Maker, check_runs, check_shape_of, linked, names, refusing
+from test_partition_graphs import Maker, check_runs, check_shape_of, linked, names, refusing, sample
 from torch import fx, nn
 
 from trtplug.partition import link, partition
@@ -22,10 +22,6 @@ relu, sin, exp, add, mul = (
     aten.add.Tensor,
     aten.mul.Tensor,
 )
-
-
-def sample(*shape: int) -> torch.Tensor:
-    return torch.linspace(-2, 3, torch.Size(shape).numel()).reshape(shape)
 
 
 # --- writes and effects

@@ -6,7 +6,7 @@ import operator
 
 import pytest
 import torch
-from test_partition_graphs import Maker, check_runs, check_shape_of, names, refusing
+from test_partition_graphs import Maker, check_runs, check_shape_of, names, refusing, sample
 from torch import fx
 
 from trtplug.partition import extract, partition
@@ -19,10 +19,6 @@ relu, sin, exp, add, mul = (
     aten.add.Tensor,
     aten.mul.Tensor,
 )
-
-
-def sample(*shape: int) -> torch.Tensor:
-    return torch.linspace(-2, 3, torch.Size(shape).numel()).reshape(shape)
 
 
 # --- sizes

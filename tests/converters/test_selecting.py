@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from conftest_standard import check
 
 aten = torch.ops.aten

@@ -448,7 +448,7 @@ def run(rows: list[str], contestants: list[str], results: Results, out: Path, de
 def compile_times(rows: list[str], results: Results, repeats: int) -> None:
     """One process at a time, the contestants in turn. Our bytecode is there, as when a package is installed."""
     for package in ("trtplug", "trtplug_registry", "trtplug_converters", "trtplug_lowering_passes"):
-        for folder in importlib.util.find_spec(package).submodule_search_locations:  # type: ignore[union-attr]
+        for folder in importlib.util.find_spec(package).submodule_search_locations:  # type: ignore[union-attr]  # ours
             compileall.compile_dir(folder, quiet=2)
     for name in rows:
         times: dict[str, list[float]] = {}

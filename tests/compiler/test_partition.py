@@ -6,19 +6,25 @@ import operator
 
 import pytest
 import torch
-from test_partition_graphs import Maker, check_runs, check_shape_of, linked, names, refusing, sample
+from test_partition_graphs import (
+    Maker,
+    add,
+    check_runs,
+    check_shape_of,
+    exp,
+    linked,
+    mul,
+    names,
+    refusing,
+    relu,
+    sample,
+    sin,
+)
 from torch import fx
 
 from trtplug.partition import partition, tensor_bytes
 
 aten = torch.ops.aten
-relu, sin, exp, add, mul = (
-    aten.relu.default,
-    aten.sin.default,
-    aten.exp.default,
-    aten.add.Tensor,
-    aten.mul.Tensor,
-)
 
 
 # --- blocks and ranks

@@ -17,6 +17,13 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from trtplug.partition import Partition, extract, link, partition
 
 aten = torch.ops.aten
+relu, sin, exp, add, mul = (
+    aten.relu.default,
+    aten.sin.default,
+    aten.exp.default,
+    aten.add.Tensor,
+    aten.mul.Tensor,
+)
 OUTER = ("placeholder", "get_attr", "output")
 
 

@@ -9,19 +9,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_partition_graphs import Maker, check_runs, check_shape_of, linked, names, refusing, sample
+from test_partition_graphs import (
+    Maker,
+    add,
+    check_runs,
+    check_shape_of,
+    exp,
+    linked,
+    mul,
+    names,
+    refusing,
+    relu,
+    sample,
+    sin,
+)
 from torch import fx, nn
 
 from trtplug.partition import link, partition
 
 aten = torch.ops.aten
-relu, sin, exp, add, mul = (
-    aten.relu.default,
-    aten.sin.default,
-    aten.exp.default,
-    aten.add.Tensor,
-    aten.mul.Tensor,
-)
 
 
 # --- writes and effects

@@ -6,19 +6,12 @@ import operator
 
 import pytest
 import torch
-from test_partition_graphs import Maker, check_runs, check_shape_of, names, refusing, sample
+from test_partition_graphs import Maker, add, check_runs, check_shape_of, exp, mul, names, refusing, relu, sample, sin
 from torch import fx
 
 from trtplug.partition import extract, partition
 
 aten = torch.ops.aten
-relu, sin, exp, add, mul = (
-    aten.relu.default,
-    aten.sin.default,
-    aten.exp.default,
-    aten.add.Tensor,
-    aten.mul.Tensor,
-)
 
 
 # --- sizes
@@ -62,7 +55,7 @@ def test_sizes_are_read_from_the_blocks_own_inputs() -> None:
 def test_size_arithmetic_is_written_again(formula: object) -> None:
     make = Maker()
     x = make.input("x", (6, 5), dynamic=[0, 1])
-    size = formula(make.call, make.size(x, 0), make.size(x, 1))  # type: ignore[operator]
+    size = formula(make.call, make.size(x, 0), make.size(x, 1))  # type: ignore[operator]  # a lambda of the row
     ones = make.call(aten.full.default, [2, 3], 1.0)
     a = make.call(sin, x)
     gm = make.done(make.call(add, a, size), make.call(mul, ones, size), size)

@@ -58,11 +58,21 @@ def pick_executor(registry: Registry, name: str, device: str = "cpu") -> Executo
                 return executor
             missing.append(f"{executor.name}: {why}")
         raise ExecutorError("no executor can run here: " + ("; ".join(missing) or "no plugin brings one"))
+    executor = executor_of_name(registry, name)
+    why = executor.unavailable()
+    if why is not None:
+        raise ExecutorError(f"executor {name!r} cannot run here: {why}")
+    return executor
+
+
+def executor_of_name(registry: Registry, name: str) -> Executor:
+    """The executor of a name, whether it can run here or not.
+
+    Raises:
+        UnknownNameError: no plugin brought one.
+    """
     for executor in registry.executors:
         if executor.name == name:
-            why = executor.unavailable()
-            if why is not None:
-                raise ExecutorError(f"executor {name!r} cannot run here: {why}")
             return executor
     raise unknown_name("executor", name, [executor.name for executor in registry.executors])
 

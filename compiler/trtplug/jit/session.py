@@ -10,9 +10,10 @@ from typing import Any
 
 from trtplug.assembly import registry_for
 from trtplug.errors import InputError
+from trtplug.executors import executor_of_name
 from trtplug.report import CompilationReport
 from trtplug.settings import Settings
-from trtplug_registry import Registry, unknown_name
+from trtplug_registry import Registry
 
 _ATTRIBUTE = "_trtplug_session"
 
@@ -39,9 +40,8 @@ class Session:
             PluginError: under ``strict_plugins``.
         """
         made = registry_for(self.settings)
-        executors = [executor.name for executor in made.executors]
-        if self.settings.executor not in ("auto", *executors):
-            raise unknown_name("executor", self.settings.executor, executors)
+        if self.settings.executor != "auto":
+            executor_of_name(made, self.settings.executor)
         return made
 
     def number(self) -> int:
